@@ -1,0 +1,94 @@
+# Every figure and table from measured data: `make all`. What depends on what is in the block of notebooks below.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := /bin/bash
+# Two notebooks train side by side, one thread each: faster than one with two threads, and the same on any machine.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += --jobs=2
+endif
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# Which parameters (a key of notebooks/profiles.yaml) and which data (auto, real, simulated).
+PROFILE ?= full
+DATA ?= auto
+export PROFILE DATA
+export PYTHONPATH := $(CURDIR)
+
+VENV := .venv/.complete
+BIN := .venv/bin
+BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
+RUN = $(BIN)/python notebooks/run.py
+
+# === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
+library = $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
+EXPLORE := $(call library,splits preprocess metrics results plots)
+MODELS := $(call library,splits preprocess models training metrics results plots)
+SEARCH := $(call library,splits preprocess models training metrics results)
+BENCHMARK := $(call library,splits preprocess metrics results plots baselines)
+
+NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
+	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark))
+FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
+
+.PHONY: help setup data all smoke search test lab lock clean
+
+help: ## Show this list
+	@echo "Usage: make TARGET [PROFILE=full|smoke] [DATA=auto|real|simulated]"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV) ## Create .venv from requirements.lock
+
+data: $(BUILT)/sources.json ## Find or download the measured data and check it
+	@cat $<
+
+all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, about 25 minutes
+smoke: ## The same with small parameters, into outputs/smoke, a few minutes
+	$(MAKE) all PROFILE=smoke
+
+search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, about 25 minutes
+
+test: $(VENV) ## Run all tests
+	$(BIN)/python -m pytest
+
+lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab
+	PROFILE=lab $(BIN)/jupyter lab --notebook-dir=.
+
+lock: $(VENV) ## Pin the newest versions that pyproject.toml allows in requirements.lock
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean: ## Delete all that can be made again but the committed results and .venv
+	rm -rf outputs/notebooks outputs/models outputs/smoke outputs/simulated outputs/lab outputs/results/errors data/processed
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(VENV): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit(f"Python 3.11 is needed, found {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	touch $@
+
+MEASURED := $(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
+	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv*))
+$(BUILT)/sources.json: $(VENV) $(call library,) $(MEASURED)
+	$(BIN)/python -m lib.datasets $@
+
+$(BUILT)/%.ipynb: notebooks/%.ipynb
+	$(RUN) $< $@
+
+$(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
+$(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)
+$(BUILT)/02_preprocess.ipynb: $(FIRST) $(MODELS)
+$(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)
+$(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)
+$(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/03_transfer_learning.ipynb $(BUILT)/04_umlp.ipynb $(BENCHMARK)
+
+# The README shows the tables of the full run on measured data.
+ifeq ($(PROFILE),full)
+ifndef FINGERPRINT_OUTPUTS
+all: README.md
+README.md: $(BUILT)/05_benchmark.ipynb lib/results.py
+	$(BIN)/python -m lib.results $@
+	@touch $@
+endif
+endif

@@ -1,0 +1,42 @@
+"""What the notebooks share. Importing it fixes, once, how the numerical libraries run.
+
+TensorFlow and Keras read these variables when they are first imported, so they are set here, before any module
+of this package imports them. A variable that is already set is left alone.
+"""
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# The same number of threads gives the same weights on the same machine; "as many as there are cores" would not.
+THREADS = os.environ.get("FINGERPRINT_THREADS", "1")
+
+for _name, _value in {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_NUM_INTRAOP_THREADS": THREADS,
+    "TF_NUM_INTEROP_THREADS": THREADS,
+    "OMP_NUM_THREADS": THREADS,
+    "CUDA_VISIBLE_DEVICES": "",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep off the screen what TensorFlow writes to stderr on import, whatever its log level; errors are shown."""
+    sys.stderr.flush()
+    screen = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            written.seek(0)
+            os.write(screen, written.read())
+            raise
+        finally:
+            os.dup2(screen, 2)
+            os.close(screen)

@@ -1,0 +1,345 @@
+"""The publishers' files: where they come from, how they are checked, and how they become FingerprintSets.
+
+`python -m lib.datasets` finds or fetches every file, checks it and says where it is.
+"""
+
+import hashlib
+import io
+import json
+import lzma
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pooch
+from requests.exceptions import RequestException
+
+from lib import simulate
+from lib.fingerprints import FingerprintSet, Frame, Release
+from lib.paths import RAW, data_folders, data_mode, replacing
+
+
+class DataError(ValueError):
+    """A file that is not what it should be. Names the file, what was expected and what was found."""
+
+    def __init__(self, file: Path | str, expected: str, found: str):
+        super().__init__(f"{file}: expected {expected}, found {found}. The file was not used; replace or delete it")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One publisher's file.
+
+    Attributes:
+        file: path below a data folder; `.xz` may follow.
+        sha256, size: of the decompressed content, size in bytes.
+        rows: number of fingerprints.
+        licence, citation: how it may be used and must be cited.
+        url: where the publisher offers it, or None where only a copy at hand serves.
+        member: its name inside the archive behind `url`, where that is a zip.
+    """
+
+    file: str
+    sha256: str
+    size: int
+    rows: int
+    licence: str
+    citation: str
+    url: str | None = None
+    member: str | None = None
+
+
+_UJI = {
+    "licence": "CC BY 4.0",
+    "citation": "Torres-Sospedra et al. (2014). UJIIndoorLoc. UCI Machine Learning Repository, doi:10.24432/C5MS59",
+    "url": "https://archive.ics.uci.edu/static/public/310/ujiindoorloc.zip",
+}
+_ANTWERP = "Aernouts et al. (2018). Sigfox and LoRaWAN Datasets for Fingerprint Localization, doi:10.3390/data3020013"
+
+REGISTRY = {
+    "uji_training": Source(
+        file="ujiindoorloc/trainingData.csv",
+        sha256="45ca0128bd12019c976bb4793e407c979c82995d7a5940ab7288620247905168",
+        size=42_725_381,
+        rows=19_937,
+        member="trainingData.csv",
+        **_UJI,
+    ),
+    "uji_validation": Source(
+        file="ujiindoorloc/validationData.csv",
+        sha256="5f90c536648cd657b2c516d20c4e0968d4003279ea6bd5d5d5322d3f1e8905c0",
+        size=2_381_949,
+        rows=1_111,
+        member="validationData.csv",
+        **_UJI,
+    ),
+    "lorawan_full": Source(
+        file="lorawan_antwerp/lorawan_antwerp_2019_dataset.csv",
+        sha256="870abe60a4bd81f31ede6f269b6bc6329e05d2731343dff7015bae1a61218446",
+        size=56_500_000,
+        rows=130_429,
+        licence="CC BY 4.0",
+        citation=_ANTWERP + "; release of 2019, doi:10.5281/zenodo.3342253",
+        url="https://zenodo.org/records/3342253/files/lorawan_antwerp_2019_dataset.csv?download=1",
+    ),
+    "lorawan_3gw": Source(
+        file="lorawan_antwerp/lorawan_antwerp_3gw.csv",
+        sha256="e1665818d69dcdf9d4ed6e86c8eaed650255fef99ce2d62f0d5ed725ce0b2128",
+        size=6_632_574,
+        rows=16_613,
+        licence="CC BY 4.0",
+        citation=_ANTWERP + "; messages heard by at least 3 gateways, derived from doi:10.5281/zenodo.3904158",
+    ),
+}
+
+
+# === Finding, checking, fetching ===
+
+
+def _content(path: Path) -> bytes:
+    """The decompressed bytes of a file."""
+    try:
+        with lzma.open(path) if path.suffix == ".xz" else path.open("rb") as file:
+            return file.read()
+    except (EOFError, lzma.LZMAError) as problem:
+        raise DataError(path, "a complete xz file", f"a truncated or corrupt one ({problem})") from problem
+
+
+def _checked(path: Path, source: Source) -> bytes:
+    """The content of a file whose checksum is right.
+
+    Raises:
+        DataError: if it is not.
+    """
+    content = _content(path)
+    found = hashlib.sha256(content).hexdigest()
+    if found != source.sha256:
+        raise DataError(path, f"sha256 {source.sha256}", f"{found} ({len(content):,} bytes)")
+    return content
+
+
+def find(source: Source) -> Path | None:
+    """The file in the first of the data folders that has it, plain or `.xz`; None where none has."""
+    candidates = (folder / f"{source.file}{end}" for folder in data_folders() for end in ("", ".xz"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def fetch(source: Source, folder: Path = RAW) -> Path:
+    """Download one file from its publisher, with a progress bar; it is put in place only when its checksum is right.
+
+    Raises:
+        FileNotFoundError: if the publisher does not offer it or cannot be reached.
+        DataError: if what came is not the registered file.
+    """
+    target = folder / source.file
+    if source.url is None:
+        raise FileNotFoundError(f"{target} is not at hand, and its publisher offers no direct download")
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            fetched = Path(pooch.retrieve(source.url, None, path=scratch, fname="download", progressbar=True))
+        except (RequestException, OSError) as problem:
+            raise FileNotFoundError(f"{source.url} could not be fetched for {target}: {problem}") from problem
+        if source.member:
+            try:
+                with zipfile.ZipFile(fetched) as archive:
+                    inside = next(name for name in archive.namelist() if Path(name).name == source.member)
+                    fetched = Path(archive.extract(inside, scratch))
+            except (zipfile.BadZipFile, zlib.error, StopIteration) as problem:
+                raise DataError(
+                    source.url, f"a zip with {source.member}", str(problem) or "no such member"
+                ) from problem
+        content = _checked(fetched, source)
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
+    return target
+
+
+def _sources(environment: str) -> list[Source]:
+    """The files that an environment needs. Of the LoRaWAN releases, the first at hand; to download, the full one."""
+    if environment == "ujiindoorloc":
+        return [REGISTRY["uji_training"], REGISTRY["uji_validation"]]
+    releases = [REGISTRY["lorawan_full"], REGISTRY["lorawan_3gw"]]
+    return [next((source for source in releases if find(source)), releases[0])]
+
+
+@lru_cache
+def simulated() -> bool:
+    """Whether this run uses the simulator: asked for, or nothing measured can be had under `DATA=auto`.
+
+    Raises:
+        FileNotFoundError: under `DATA=real`, if a file can neither be found nor fetched.
+    """
+    if data_mode() == "simulated":
+        return True
+    try:
+        for environment in LOADERS:
+            for source in _sources(environment):
+                if find(source) is None:
+                    fetch(source)
+    except FileNotFoundError:
+        if data_mode() == "real":
+            raise
+        return True
+    return False
+
+
+BANNER = "SIMULATED DATA: no measured fingerprints are used; nothing here says anything about the paper."
+
+# === Loading ===
+
+
+def _table(source: Source, columns: list[str]) -> tuple[pd.DataFrame, Release]:
+    """A checked file as a data frame with at least `columns`, and its release."""
+    path = find(source)
+    if path is None:
+        raise FileNotFoundError(f"{source.file} is in none of {', '.join(map(str, data_folders()))}")
+    table = pd.read_csv(io.BytesIO(_checked(path, source)), low_memory=False)
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        raise DataError(path, f"columns {', '.join(columns[:3])}, …", f"no column {', '.join(missing[:5])}")
+    if len(table) != source.rows:
+        raise DataError(path, f"{source.rows:,} rows", f"{len(table):,}")
+    return table, Release(Path(source.file).name, len(table), source.sha256)
+
+
+def _rssi(table: pd.DataFrame, transmitters: list[str], marker: int, file: str) -> np.ndarray:
+    """(n, t) float32 dBm with NaN for the publisher's marker of "not heard"."""
+    values = table[transmitters].to_numpy(dtype=np.float32, copy=True)
+    values[values == marker] = np.nan
+    strongest = np.nanmax(values)
+    if strongest > 0:
+        raise DataError(file, f"RSSI of at most 0 dBm, or the marker {marker}", f"{strongest:g}")
+    return values
+
+
+def load_ujiindoorloc() -> FingerprintSet:
+    """Both files of UJIIndoorLoc, 21,048 rows: Wi-Fi in three buildings, measured in 2013 by 25 phones.
+
+    `part` is `train` or `validation`, `group` the phone. Positions are Web Mercator metres, as in the literature; the
+    frame knows that one of them is about 0.77 ground metres.
+    """
+    transmitters = [f"WAP{number:03d}" for number in range(1, 521)]
+    about = ["LONGITUDE", "LATITUDE", "FLOOR", "BUILDINGID", "PHONEID", "TIMESTAMP"]
+    sources = _sources("ujiindoorloc")
+    tables = {
+        part: _table(source, transmitters + about)[0]
+        for part, source in zip(("train", "validation"), sources, strict=True)
+    }
+    rssi = [
+        _rssi(table, transmitters, 100, source.file) for table, source in zip(tables.values(), sources, strict=True)
+    ]
+    table = pd.concat(tables.values(), ignore_index=True)
+    plane = table[["LONGITUDE", "LATITUDE"]].to_numpy(dtype=np.float64)
+    origin = tuple(float(value) for value in np.floor(plane.min(axis=0)))
+    latitude = Frame("EPSG:3857").to_degrees(plane.mean(axis=0, keepdims=True))[0, 0]
+    return FingerprintSet(
+        rssi=np.concatenate(rssi),
+        position=plane - origin,
+        frame=Frame("EPSG:3857", origin, float(np.cos(np.radians(latitude)))),
+        transmitters=tuple(transmitters),
+        name="ujiindoorloc",
+        release=Release("trainingData.csv + validationData.csv", len(table), sources[0].sha256),
+        floor=table["FLOOR"].to_numpy(),
+        building=table["BUILDINGID"].to_numpy(),
+        group=table["PHONEID"].to_numpy(),
+        part=np.repeat(list(tables), [len(part) for part in tables.values()]),
+        time=pd.to_datetime(table["TIMESTAMP"], unit="s").to_numpy(),
+    )
+
+
+def load_lorawan_antwerp() -> FingerprintSet:
+    """LoRaWAN messages in Antwerp: the full release (130,429 rows) where it is at hand, else the ≥ 3-gateway subset.
+
+    The subset carries `part` (`val` and `test` of the published split) and no time, the full release the reverse.
+    """
+    (source,) = _sources("lorawan_antwerp")
+    transmitters = [f"BS {number}" for number in range(1, 73)]
+    extra = "RX Time" if source is REGISTRY["lorawan_full"] else "split"
+    table, release = _table(source, [*transmitters, "Latitude", "Longitude", extra])
+    degrees = table[["Latitude", "Longitude"]].to_numpy(dtype=np.float64)
+    frame = Frame.around(*(round(float(middle), 2) for middle in np.median(degrees, axis=0)))
+    return FingerprintSet(
+        rssi=_rssi(table, transmitters, -200, source.file),
+        position=frame.from_degrees(degrees),
+        frame=frame,
+        transmitters=tuple(transmitters),
+        name="lorawan_antwerp",
+        release=release,
+        part=table["split"].to_numpy(dtype=str) if extra == "split" else None,
+        time=pd.to_datetime(table["RX Time"], format="mixed", utc=True).dt.tz_localize(None).to_numpy()
+        if extra == "RX Time"
+        else None,
+    )
+
+
+LOADERS: dict[str, Callable[[], FingerprintSet]] = {
+    "ujiindoorloc": load_ujiindoorloc,
+    "lorawan_antwerp": load_lorawan_antwerp,
+}
+SIMULATORS: dict[str, Callable[[], FingerprintSet]] = {
+    "ujiindoorloc": simulate.campus,
+    "lorawan_antwerp": simulate.city,
+}
+
+
+def load(environment: str) -> FingerprintSet:
+    """One environment, measured or simulated as `DATA` says.
+
+    Args:
+        environment: `ujiindoorloc` or `lorawan_antwerp`.
+
+    Raises:
+        DataError: if a file is corrupt, truncated or of another schema.
+        FileNotFoundError: if it is missing under `DATA=real`.
+        ValueError: if there is no such environment.
+    """
+    if environment not in LOADERS:
+        raise ValueError(f"`environment` must be one of {', '.join(LOADERS)}. Received: {environment}")
+    if simulated():
+        print(BANNER, file=sys.stderr)
+        return SIMULATORS[environment]()
+    return LOADERS[environment]()
+
+
+def inventory() -> pd.DataFrame:
+    """One row a registered file: where it was found, and where it comes from."""
+    return pd.DataFrame(
+        [
+            {
+                "file": source.file,
+                "rows": source.rows,
+                "found": str(find(source) or "—"),
+                "licence": source.licence,
+                "citation": source.citation,
+            }
+            for source in REGISTRY.values()
+        ]
+    )
+
+
+def main() -> None:
+    """Find or fetch all files, check them, and record what was used in the file named on the command line."""
+    used = {}
+    if not simulated():
+        for environment in LOADERS:
+            for source in _sources(environment):
+                path = find(source)
+                _checked(path, source)
+                used[str(path)] = {"sha256": source.sha256, "rows": source.rows, "licence": source.licence}
+                print(f"{path}: {source.rows:,} rows, sha256 as published")
+    else:
+        print(BANNER)
+    for name in sys.argv[1:]:
+        with replacing(Path(name)) as temporary:
+            temporary.write_text(json.dumps({"simulated": simulated(), "files": used}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

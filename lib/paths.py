@@ -1,0 +1,103 @@
+"""Where data and outputs live. Every path in the project comes from here.
+
+Environment variables:
+    DATA: `auto` (default: measured data where it can be had, else the simulator), `real` or `simulated`.
+    PROFILE: the set of parameters that a run uses, a key of `notebooks/profiles.yaml`. Unset means `lab`: somebody
+        explores by hand, and nothing that they do may touch the committed outputs.
+    FINGERPRINT_DATA: one more folder in which to look for the publishers' files.
+    FINGERPRINT_OUTPUTS: a folder that takes the place of `outputs/` and `data/processed/`.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RAW = ROOT / "data" / "raw"
+DATA_MODES = ("auto", "real", "simulated")
+
+
+def data_mode() -> str:
+    """The value of `DATA`.
+
+    Raises:
+        ValueError: if it is none of `DATA_MODES`.
+    """
+    mode = os.environ.get("DATA", "auto")
+    if mode not in DATA_MODES:
+        raise ValueError(f"DATA must be one of {', '.join(DATA_MODES)}. Received: DATA={mode}")
+    return mode
+
+
+def data_folders() -> list[Path]:
+    """Folders in which the publishers' files are looked for, in that order."""
+    named = os.environ.get("FINGERPRINT_DATA")
+    return [RAW, *([Path(named)] if named else []), ROOT.parent / "shared" / "data"]
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders that one run writes to; each is made when it is first asked for."""
+
+    outputs: Path
+    processed_root: Path
+
+    def _made(self, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    @property
+    def figures(self) -> Path:
+        return self._made(self.outputs / "figures")
+
+    @property
+    def tables(self) -> Path:
+        return self._made(self.outputs / "tables")
+
+    @property
+    def results(self) -> Path:
+        return self._made(self.outputs / "results")
+
+    @property
+    def errors(self) -> Path:
+        """Per-row errors: large, so not committed."""
+        return self._made(self.outputs / "results" / "errors")
+
+    @property
+    def models(self) -> Path:
+        """Finished training runs, so that an interrupted notebook continues where it was."""
+        return self._made(self.outputs / "models")
+
+    @property
+    def processed(self) -> Path:
+        return self._made(self.processed_root)
+
+
+def workspace(simulated: bool) -> Workspace:
+    """The folders of this run. Only a full run on measured data gets `outputs/` itself."""
+    profile = os.environ.get("PROFILE", "lab")
+    base = Path(os.environ.get("FINGERPRINT_OUTPUTS", ROOT / "outputs"))
+    processed = base / "processed" if "FINGERPRINT_OUTPUTS" in os.environ else ROOT / "data" / "processed"
+    parts = ([] if profile == "full" else [profile]) + (["simulated"] if simulated else [])
+    return Workspace(base.joinpath(*parts), processed.joinpath(profile, *(["simulated"] if simulated else [])))
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary path beside `target` that takes its place when the block ends well, and vanishes when it does not.
+
+    The suffix is kept, because libraries choose a format by it. So a half-written file is never taken for a result.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-", suffix=target.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)

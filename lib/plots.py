@@ -1,0 +1,281 @@
+"""Every figure's drawing code. Functions take numbers and return a Figure; `finish` marks and saves it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib import metrics
+from lib.fingerprints import FingerprintSet
+from lib.paths import replacing
+from lib.splits import PROTOCOLS
+
+sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
+matplotlib.rcParams |= {"figure.dpi": 100, "savefig.dpi": 150, "figure.constrained_layout.use": True}
+
+INDOOR, OUTDOOR = sns.color_palette("colorblind")[:2]
+CAMPAIGNS = sns.color_palette("colorblind")[2], sns.color_palette("colorblind")[4]
+COLOURS = {"ujiindoorloc": INDOOR, "lorawan_antwerp": OUTDOOR}
+ENVIRONMENTS = {"ujiindoorloc": "UJIIndoorLoc, Wi-Fi", "lorawan_antwerp": "Antwerp, LoRaWAN"}
+SCANS = {"ujiindoorloc": "scans", "lorawan_antwerp": "messages"}
+TRANSMITTERS = {"ujiindoorloc": "access points", "lorawan_antwerp": "gateways"}
+
+
+def marked(figure: Figure, simulated: bool) -> Figure:
+    """Mark a figure of simulated data as such, and close it: a notebook still shows it."""
+    if simulated:
+        figure.text(0.5, 0.5, "SIMULATED", fontsize=48, color="red", alpha=0.18, ha="center", va="center", rotation=25)
+    plt.close(figure)
+    return figure
+
+
+def finish(figure: Figure, path: Path, simulated: bool) -> Figure:
+    """Mark a figure of simulated data as such, and save it as PNG, whole or not at all."""
+    with replacing(path) as temporary:
+        marked(figure, simulated).savefig(temporary, metadata={"Software": None})
+    return figure
+
+
+def _pair(sharey: bool = False, height: float = 4.2) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(1, 2, figsize=(12, height), sharey=sharey)
+    figure.get_layout_engine().set(wspace=0.05)
+    return figure, axes
+
+
+def _panels(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+    """Rows by (environment, protocol), in the order in which the protocols are defined."""
+    keys = [(environment, protocol) for environment in PROTOCOLS for protocol in PROTOCOLS[environment]]
+    return [(key, rows[(rows[["environment", "protocol"]] == key).all(axis=1)]) for key in keys]
+
+
+# === Explore ===
+
+
+def _histogram(axis: Axes, values: np.ndarray, **style) -> None:
+    """Bars one unit wide, centred on whole numbers."""
+    axis.hist(values, bins=np.arange(np.floor(values.min()) - 0.5, np.ceil(values.max()) + 1), **style)
+
+
+def rssi_histogram(data: FingerprintSet, transmitter: str | None = None) -> Figure:
+    """How often each RSSI value was heard (the paper's Fig. 2), by all transmitters or by one."""
+    column = slice(None) if transmitter is None else data.transmitters.index(transmitter)
+    values = data.rssi[:, column][data.heard[:, column]]
+    figure, axis = plt.subplots(figsize=(8, 4.5))
+    heard = "never heard"
+    if len(values):
+        _histogram(axis, values, color=COLOURS[data.name], linewidth=0.3)
+        heard = f"{len(values):,} heard values, {values.min():.0f} to {values.max():.0f} dBm"
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+    axis.set(xlabel="RSSI (dBm)", ylabel="heard values per dB")
+    of_what = transmitter or f"all {TRANSMITTERS[data.name]}"
+    axis.set_title(f"{ENVIRONMENTS[data.name]}: {of_what}\n{heard}", fontsize=12)
+    return figure
+
+
+def missing_rates(environments: Iterable[FingerprintSet], threshold: float) -> Figure:
+    """Share of fingerprints that miss each transmitter, in ascending order, with the threshold of the selection."""
+    figure, axes = _pair()
+    for axis, data in zip(axes, environments, strict=True):
+        missing = np.sort(1 - data.heard.mean(axis=0))
+        kept = int((missing <= threshold).sum())
+        axis.plot(np.arange(1, len(missing) + 1), missing * 100, ".", markersize=5, color=COLOURS[data.name])
+        axis.axhline(threshold * 100, color="black", linestyle="--", linewidth=1, label=f"{threshold:.0%} threshold")
+        axis.set(xlabel=f"{TRANSMITTERS[data.name]}, best heard first", ylabel=f"{SCANS[data.name]} that miss it (%)")
+        axis.set_title(f"{ENVIRONMENTS[data.name]}: {kept} of {len(missing)} at or under", fontsize=12)
+        axis.legend(loc="lower right")
+    return figure
+
+
+def heard_per_row(environments: Iterable[FingerprintSet]) -> Figure:
+    """How many transmitters a fingerprint hears."""
+    figure, axes = _pair()
+    for axis, data in zip(axes, environments, strict=True):
+        counts = data.heard.sum(axis=1)
+        middle = np.median(counts)
+        _histogram(axis, counts, color=COLOURS[data.name])
+        axis.axvline(middle, color="black", linestyle="--", linewidth=1, label=f"median {middle:.0f}")
+        axis.set(xlabel=f"{TRANSMITTERS[data.name]} heard", ylabel=SCANS[data.name])
+        axis.set_title(f"{ENVIRONMENTS[data.name]}: {(counts == 0).sum()} hear nothing", fontsize=12)
+        axis.yaxis.set_major_formatter("{x:,.0f}")
+        axis.legend()
+    return figure
+
+
+def positions(environments: Iterable[FingerprintSet]) -> Figure:
+    """Where fingerprints were taken, the publisher's parts told apart."""
+    figure, axes = _pair(height=4.6)
+    figure.set_layout_engine("compressed")  # leaves no gaps around axes of a fixed aspect
+    for axis, data in zip(axes, environments, strict=True):
+        parts = data.part if data.part is not None else np.full(len(data), "all")
+        for part, colour, size in zip(pd.unique(parts), CAMPAIGNS, (14, 4), strict=False):
+            here = parts == part
+            axis.scatter(*data.position[here].T, s=size, color=colour, label=f"{part} ({here.sum():,})", linewidth=0)
+        axis.set(xlabel="east (m)", ylabel="north (m)", aspect="equal")
+        axis.set_title(f"{ENVIRONMENTS[data.name]}: {len(np.unique(data.place_id)):,} distinct positions", fontsize=12)
+        axis.legend(title="publisher's part", markerscale=2, fontsize=10, title_fontsize=10)
+    return figure
+
+
+def coverage_maps(data: FingerprintSet, transmitters: Sequence[str]) -> Figure:
+    """Where each of some transmitters is heard, and how strongly: its radio map."""
+    east, north = np.ptp(data.position, axis=0)
+    size = (4.4 * len(transmitters), 1.2 + 4 * north / east)
+    figure, axes = plt.subplots(1, len(transmitters), figsize=size, sharex=True, sharey=True, squeeze=False)
+    figure.set_layout_engine("compressed")
+    weakest, strongest = np.percentile(data.heard_values, [1, 99])
+    for axis, transmitter in zip(axes[0], transmitters, strict=True):
+        values = data.rssi[:, data.transmitters.index(transmitter)]
+        order = np.argsort(values)[: (~np.isnan(values)).sum()]  # the strongest on top
+        axis.scatter(*data.position.T, s=3, color="0.85", linewidth=0)
+        style = {"c": values[order], "vmin": weakest, "vmax": strongest, "cmap": "viridis"}
+        dots = axis.scatter(*data.position[order].T, s=8, linewidth=0, **style)
+        axis.set(xlabel="east (m)", aspect="equal")
+        axis.set_title(f"{transmitter}: heard by {len(order) / len(data):.1%}", fontsize=12)
+    axes[0, 0].set_ylabel("north (m)")
+    figure.colorbar(dots, ax=axes[0].tolist(), label="RSSI (dBm)", extend="both")
+    figure.suptitle(f"{ENVIRONMENTS[data.name]} (grey: {SCANS[data.name]} that do not hear it)", fontsize=13)
+    return figure
+
+
+def drift(campaigns: Mapping[str, FingerprintSet]) -> Figure:
+    """How two campaigns of one environment differ: how strongly they hear, and which transmitters."""
+    figure, axes = _pair()
+    for colour, (label, data) in zip(CAMPAIGNS, campaigns.items(), strict=True):
+        style = {"density": True, "histtype": "stepfilled", "alpha": 0.5, "color": colour}
+        axes[0].hist(data.heard_values, bins=np.arange(-105.5, 1, 3), label=label, **style)
+    axes[0].set(xlabel="RSSI (dBm)", ylabel="share of heard values (per dB)", title="How strongly")
+    axes[0].legend()
+    rates = [data.heard.mean(axis=0) * 100 for data in campaigns.values()]
+    axes[1].scatter(*rates, s=14, alpha=0.6, color="0.3", linewidth=0)
+    top = np.max(rates)
+    axes[1].plot([0, top], [0, top], color="black", linestyle="--", linewidth=1, label="no change")
+    titles = [f"{label}: heard by (% of {SCANS[data.name]})" for label, data in campaigns.items()]
+    axes[1].set(xlabel=titles[0], ylabel=titles[1], title=f"Each of the {len(rates[0])} {TRANSMITTERS[data.name]}")
+    axes[1].legend()
+    return figure
+
+
+# === Preprocess ===
+
+
+def before_after(raw: FingerprintSet, kept: np.ndarray, scaled: np.ndarray) -> Figure:
+    """RSSI as published and as the network sees it."""
+    figure, axes = _pair()
+    axes[0].hist(raw.heard_values, bins=60, color=COLOURS[raw.name])
+    axes[0].set(
+        xlabel="RSSI (dBm), heard values only",
+        ylabel="values",
+        title=f"before: {len(raw.transmitters)} {TRANSMITTERS[raw.name]}, {1 - raw.heard.mean():.1%} not heard",
+    )
+    axes[1].hist(scaled.ravel(), bins=60, color=COLOURS[raw.name])
+    axes[1].set(
+        xlabel="scaled RSSI (Eq. 5); not heard = lower bound",
+        ylabel="values (log)",
+        yscale="log",
+        title=f"after: {kept.sum()} {TRANSMITTERS[raw.name]}, scaled",
+    )
+    figure.suptitle(ENVIRONMENTS[raw.name])
+    return figure
+
+
+# === Training ===
+
+
+def _curve(axis: Axes, curves: pd.DataFrame, column: str, colour, label: str, style: str = "-") -> None:
+    """Mean of a column over seeds against the epoch, with the range between seeds as a band."""
+    by_epoch = curves.groupby("epoch")[column]
+    mean = by_epoch.mean()
+    axis.plot(mean.index, mean, color=colour, linestyle=style, label=label)
+    axis.fill_between(mean.index, by_epoch.min(), by_epoch.max(), color=colour, alpha=0.15, linewidth=0)
+
+
+def learning_curves(curves: pd.DataFrame, labels: Mapping[str, str], title: str, validation: str) -> Figure:
+    """RMSE on training and validation rows against the epoch (the paper's Figs. 3 and 4).
+
+    Args:
+        curves: columns `model, seed, epoch, rmse, val_rmse`.
+        labels: model → its name in the legend, in the order to draw.
+        title: of the figure.
+        validation: what the validation rows are, for the legend.
+    """
+    figure, axis = plt.subplots(figsize=(8, 4.8))
+    for colour, (model, label) in zip(sns.color_palette("colorblind"), labels.items(), strict=False):
+        of_model = curves[curves["model"] == model]
+        _curve(axis, of_model, "rmse", colour, f"{label}, training", "--")
+        _curve(axis, of_model, "val_rmse", colour, f"{label}, {validation}")
+    seeds = curves["seed"].nunique()
+    axis.set(xlabel="epoch", ylabel="RMSE of normalised coordinates", yscale="log")
+    axis.set_title(f"{title}\n(mean of {seeds} seeds; band: their range)", fontsize=12)
+    axis.legend(fontsize=10)
+    return figure
+
+
+def paired_seeds(paired: pd.DataFrame) -> Figure:
+    """Error from scratch and with a transferred base model, one line a seed, one panel a protocol.
+
+    Args:
+        paired: columns `environment, protocol, seed, encoder_scratch, encoder_tl`, errors in metres.
+    """
+    panels = _panels(paired)
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 4))
+    for axis, ((environment, protocol), panel) in zip(axes, panels, strict=True):
+        for row in panel.itertuples():
+            axis.plot([0, 1], [row.encoder_scratch, row.encoder_tl], marker="o", label=f"seed {row.seed}")
+        axis.set_xticks([0, 1], ["from scratch", "transferred"])
+        axis.set(xlim=(-0.4, 1.4), title=f"{ENVIRONMENTS[environment]}\n{protocol}")
+    axes[0].set_ylabel("mean distance error on test rows (m)")
+    axes[-1].legend(fontsize=9)
+    return figure
+
+
+def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit: float | None = None) -> Figure:
+    """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model."""
+    figure, axis = plt.subplots(figsize=(8, 4.8))
+    for label, values in errors.items():
+        axis.plot(*metrics.cdf(values), label=f"{label} (mean {np.mean(values):.3g}, median {np.median(values):.3g})")
+    axis.set(xlabel=xlabel, ylabel="share of test rows with at most this error", ylim=(0, 1), xlim=(0, xlimit))
+    axis.set_title(title, fontsize=12)
+    axis.legend(loc="lower right", fontsize=10)
+    return figure
+
+
+# === Benchmark ===
+
+
+def benchmark(rows: pd.DataFrame, quoted: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Mean error of every model under every protocol: each seed a dot, the mean a bar, the paper's figures as lines.
+
+    Args:
+        rows: tidy results.
+        quoted: columns `environment, label, mean_m`: published figures, drawn as dashed lines.
+        names: model → its name on the axis.
+    """
+    panels = _panels(rows)
+    figure, axes = plt.subplots(2, (len(panels) + 1) // 2, figsize=(13, 8))
+    for axis, ((environment, protocol), panel) in zip(axes.flat, panels, strict=True):
+        models = [model for model in names if model in set(panel["model"])]
+        means = panel.groupby("model")["mean_m"].mean()
+        axis.barh(
+            [names[model] for model in models],
+            [means[model] for model in models],
+            color=COLOURS[environment],
+            alpha=0.6,
+        )
+        axis.scatter(panel["mean_m"], panel["model"].map(names), color="black", s=12, zorder=3)
+        for model in models:
+            axis.text(0, names[model], f"  {means[model]:.4g} m", va="center", fontsize=11)
+        of_environment = quoted[quoted["environment"] == environment]
+        for style, line in zip(("--", ":"), of_environment.itertuples(), strict=False):
+            axis.axvline(
+                line.mean_m, color="firebrick", linestyle=style, linewidth=1.2, label=f"{line.label}: {line.mean_m} m"
+            )
+        axis.invert_yaxis()
+        axis.set(xlabel="mean distance error (m)", title=f"{ENVIRONMENTS[environment]} — {protocol}")
+        axis.legend(fontsize=9, loc="lower right", title="quoted, other rows", title_fontsize=9)
+    return figure

@@ -1,0 +1,233 @@
+"""Tidy result tables and the claims ledger: make a row, write, read, summarise, render."""
+
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import metrics
+from lib.paths import ROOT, Workspace, replacing
+from lib.preprocess import ProcessedSet
+
+COLUMNS = (
+    *("environment", "release", "protocol", "model", "seed", "n_train", "n_test"),
+    *("mean_m", "median_m", "p75_m", "p95_m", "building_hit", "floor_hit"),
+    *("rmse_normalised", "epochs", "fit_seconds", "predict_us"),
+)
+CLOCK_COLUMNS = ("fit_seconds", "predict_us")  # the only ones that differ between two runs of the same code and data
+CLAIM_COLUMNS = ("claim", "paper", "ours", "ci95", "seeds", "unit", "release", "protocol", "verdict", "note")
+HOLDS, FAILS, UNCHECKED = "holds", "does not hold", "cannot be checked on this release"
+
+
+def release_name(data) -> str:
+    """`file (rows rows)` of a FingerprintSet or ProcessedSet."""
+    return f"{data.release.file} ({data.release.rows:,} rows)"
+
+
+# === Result rows ===
+
+
+def evaluated(
+    data: ProcessedSet,
+    model: str,
+    seed: int | None,
+    predicted: np.ndarray,
+    workspace: Workspace,
+    *,
+    epochs: int | None = None,
+    fit_seconds: float,
+    predict_us: float,
+    n_train: int | None = None,
+    **hits: float,
+) -> dict:
+    """One result row: predicted test positions measured as the paper does; per-row errors go to a file beside.
+
+    Args:
+        data: the environment and protocol; its test rows are the truth.
+        model: a name of the benchmark.
+        seed: of the training; None where nothing is random.
+        predicted: (n_test, 2) local metres.
+        workspace: where the errors are written.
+        epochs, fit_seconds, predict_us: what training and one prediction took.
+        n_train: number of fingerprints it learned from, where that is not the training part alone.
+        hits: `building_hit` and `floor_hit`, fractions, where the model gives them.
+
+    Raises:
+        ValueError: if the prediction does not fit the test rows.
+    """
+    true = data.position[data.split.test]
+    errors = metrics.localization_errors(data.environment, data.frame, true, predicted)
+    name = f"{data.environment}-{data.protocol}-{model}" + ("" if seed is None else f"-s{seed}")
+    with replacing(workspace.errors / f"{name}.npz") as temporary:
+        np.savez_compressed(temporary, row=data.rows[data.split.test], error_m=errors, predicted=predicted)
+    scaled = data.position_scaling.transform(predicted) - data.position_scaling.transform(true)
+    row = {
+        "environment": data.environment,
+        "release": release_name(data),
+        "protocol": data.protocol,
+        "model": model,
+        "seed": seed,
+        "n_train": n_train or len(data.split.train),
+        "n_test": len(true),
+        **metrics.summary(errors),
+        **hits,
+        "rmse_normalised": float(np.sqrt(np.mean(np.square(scaled)))),
+        "epochs": epochs,
+        "fit_seconds": fit_seconds,
+        "predict_us": predict_us,
+    }
+    return {column: row.get(column) for column in COLUMNS}
+
+
+def read_errors(workspace: Workspace, row: pd.Series | dict) -> np.ndarray:
+    """(n_test,) errors in metres behind a result row."""
+    seed = "" if pd.isna(row["seed"]) else f"-s{int(row['seed'])}"
+    with np.load(workspace.errors / f"{row['environment']}-{row['protocol']}-{row['model']}{seed}.npz") as file:
+        return file["error_m"]
+
+
+def write(rows: Iterable[dict] | pd.DataFrame, path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Write rows to a CSV file, whole or not at all, and return them as the file has them.
+
+    Raises:
+        ValueError: if `columns` are given and the rows have others.
+    """
+    table = pd.DataFrame(rows)
+    if columns is not None and list(table.columns) != list(columns):
+        raise ValueError(f"{path.name} must have columns {list(columns)}. Received: {list(table.columns)}")
+    table = table.astype({name: "Int64" for name in ("seed", "epochs") if name in table})
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.8g")
+    return read(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A result table.
+
+    Raises:
+        FileNotFoundError: if no notebook has written it yet.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist. Run the notebooks in order: make all")
+    return pd.read_csv(path, dtype={"seed": "Int64", "epochs": "Int64"})
+
+
+# === Tables ===
+
+
+def with_interval(values: Sequence[float], digits: int = 2) -> str:
+    """`mean ± half width of the 95 % t interval`, or the mean alone for a single value."""
+    mean, half = float(np.mean(values)), metrics.confidence_half_width(values)
+    return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m", "p75_m", "p95_m")) -> pd.DataFrame:
+    """One row a model: mean ± 95 % CI over seeds of each of `values`.
+
+    Args:
+        rows: tidy results of any environments and protocols.
+
+    Returns:
+        Columns `environment, release, protocol, model, seeds, n_test` and one text column for each value.
+    """
+    by = ["environment", "release", "protocol", "model"]
+    grouped = rows.groupby(by, sort=False)
+    table = grouped.agg(seeds=("seed", lambda seeds: max(1, seeds.nunique())), n_test=("n_test", "first"))
+    for value in values:
+        table[value] = grouped[value].agg(with_interval)
+    return table.reset_index()
+
+
+def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulated: bool) -> None:
+    """Render a table to `name.csv`, `name.md` and `name.tex`.
+
+    Args:
+        note: one line under the Markdown table that says what the figures are.
+        simulated: puts a warning above the table, and a column into the CSV.
+    """
+    warning = "**SIMULATED DATA — says nothing about the paper**\n\n" if simulated else ""
+    shown = table.astype(object).where(table.notna(), "")
+    caption = re.sub(r"([%&_#$])", r"\\\1", note)
+    texts = {
+        "csv": (table.assign(data="simulated") if simulated else table).to_csv(index=False),
+        "md": f"{warning}{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n",
+        "tex": ("% SIMULATED DATA\n" if simulated else "") + shown.to_latex(index=False, escape=True, caption=caption),
+    }
+    for suffix, text in texts.items():
+        with replacing(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(text)
+
+
+# === Claims ledger ===
+
+
+def claim(
+    text: str,
+    paper: float,
+    ours: float | Sequence[float] | None,
+    *,
+    rule: str,
+    unit: str = "",
+    release: str = "",
+    protocol: str = "",
+    tolerance: float = 0.0,
+    checkable: bool = True,
+    note: str = "",
+) -> dict:
+    """One line of the ledger: a number of the paper beside ours, and whether it holds.
+
+    Args:
+        text: what the paper says.
+        paper: its value.
+        ours: our value, or one a seed; None where there is none.
+        rule: `equal`, `at most` or `at least`: how ours must stand to the paper's for the claim to hold.
+        unit, release, protocol: what the value is, and on what it was measured.
+        tolerance: slack for the rule, in the claim's unit.
+        checkable: False when the data at hand cannot answer; ours is then shown for orientation only.
+        note: a sentence on why, where the numbers need one.
+
+    Raises:
+        ValueError: if the rule is none of these.
+    """
+    rules = {
+        "equal": lambda value: abs(value - paper) <= tolerance,
+        "at most": lambda value: value <= paper + tolerance,
+        "at least": lambda value: value >= paper - tolerance,
+    }
+    if rule not in rules:
+        raise ValueError(f"`rule` must be one of {', '.join(rules)}. Received: {rule}")
+    values = [] if ours is None else np.atleast_1d(ours).astype(float)
+    mean = float(np.mean(values)) if len(values) else None
+    half = metrics.confidence_half_width(values)
+    verdict = UNCHECKED if not checkable or mean is None else HOLDS if rules[rule](mean) else FAILS
+    if verdict != UNCHECKED and rule != "equal" and half > abs(mean - paper):
+        note = f"{note}; " * bool(note) + "the 95 % interval reaches across the paper's value"
+    rounded = [None if value is None or np.isnan(value) else float(f"{value:.5g}") for value in (mean, half)]
+    entries = (text, paper, *rounded, len(values), unit, release, protocol, verdict, note)
+    return dict(zip(CLAIM_COLUMNS, entries, strict=True))
+
+
+# === README ===
+
+
+def fill(document: str, tables: Path) -> str:
+    """Replace what stands between `<!-- table: NAME -->` and `<!-- end -->` by the rendered table `NAME.md`.
+
+    Raises:
+        FileNotFoundError: if a table that the document names does not exist.
+    """
+
+    def filled(match: re.Match) -> str:
+        return f"{match['mark']}\n{(tables / match['name']).with_suffix('.md').read_text()}<!-- end -->"
+
+    return re.sub(r"(?P<mark><!-- table: (?P<name>\w+) -->)\n.*?<!-- end -->", filled, document, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    readme = Path(sys.argv[1])
+    text = fill(readme.read_text(), ROOT / "outputs" / "tables")
+    with replacing(readme) as temporary:
+        temporary.write_text(text)

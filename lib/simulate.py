@@ -1,0 +1,260 @@
+"""A seeded radio simulator: two environments that look like the measured ones, for when no measured file can be had.
+
+The model is the usual one of the field; at a distance d from a transmitter, in dBm,
+    P = power + gain − 10 · exponent · log10(d / 1 m) − walls − floors + shadowing + device offset + fading
+and P is reported, in whole dBm, where it rises above the receiver's sensitivity and the interference of the moment.
+The parameters were set so that the marginals agree with the published files; the tests hold the figures.
+Each seed is one world (transmitters, shadowing, devices, parking places). More rows are more visits to the same world.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.fingerprints import FingerprintSet, Frame, Release
+
+ROWS_AT_ONCE = 4096  # bounds the memory: no temporary array is larger than this × 3 × transmitters
+FEATURES = 512  # the covariance of the shadowing is then within a few per cent of its target
+
+CAMPUS_FRAME = Frame("EPSG:3857", origin=(-7691.3384, 4864745.745), ground_scale=0.7661)  # cos 39.993°
+BUILDING_SIZE_M, BUILDING_STEP_M = np.array([78.0, 42.0]), np.array([110.0, -54.0])  # east, north, ground metres
+FLOORS, FLOOR_HEIGHT_M, PHONE_HEIGHT_M, CEILING_M = (4, 4, 5), 4.0, 1.2, 3.0  # access points hang from the ceiling
+GRID_M, ANYWHERE_M, SCANS_PER_POINT, SCANS_PER_VISIT = 2.0, 0.01, 20, 10  # who validates stands off the grid
+TRAIN_PHONES = (14, 13, 7, 6, 23, 19, 8, 17, 22, 3, 1, 11, 10, 24, 18, 16)  # the most used first
+VALIDATION_PHONES = (13, 20, 0, 9, 12, 4, 21, 2, 15, 14, 5)
+COPIED_SHARE, SILENT_SHARE = 0.03, 0.004  # train rows that repeat the row before; that hear nothing
+OFF_AIR_SHARE = 0.1  # access points that are switched off during one campaign
+CITY_FRAME = Frame.around(51.2, 4.4)
+STREETS_CENTRE_M, STREETS_SPREAD_M, GATEWAY_SPREAD_M = np.array([900.0, 1600.0]), np.array([1000.0, 1500.0]), 4500.0
+REMOTE_SHARE, REMOTE_SPREAD_M = 0.42, 60_000.0  # gateways of other towns, in the same table
+VEHICLES, VEHICLE_HEIGHT_M, MAST_HEIGHT_M, GPS_SIGMA_M = 100, 2.0, 30.0, 2.0
+PARKING_PLACES, PARKED_SHARE, PLACE_EXPONENT = 3000, 0.86, 0.85
+MOST_REPORTED, LEAST_KEPT = 10, 0.005  # a message lists its ten strongest gateways; to keep fewer would take minutes
+
+
+@dataclass(frozen=True)
+class Radio:
+    """Parameters of the propagation model; the defaults are those of Wi-Fi within buildings."""
+
+    power_dbm: float = -48.0  # mean received power 1 m from a transmitter
+    gain_sigma_db: float = 15.0  # spread of power, antenna and mounting between transmitters
+    exponent: float = 3.0  # path loss exponent; 2 in free space
+    wall_db_per_m: float = 0.35  # inner walls, for each metre that is travelled indoors
+    indoor_limit_m: float = 60.0  # metres indoors at most: a longer path has left the building
+    outer_wall_db: float = 10.0  # each of the two outer walls between two buildings
+    floor_db: float = 17.0  # each slab between two storeys of one building
+    shadowing_sigma_db: float = 5.0  # spread of the shadowing
+    shadowing_distance_m: float = 12.0  # distance at which its correlation has fallen to 1/e
+    device_sigma_db: float = 3.0  # spread of the offset between devices
+    fading_sigma_db: float = 2.7  # spread between readings at one place
+    sensitivity_dbm: float = -104.0  # weakest power that is ever reported
+    interference_db: float = 11.0  # Rayleigh scale of how far interference lifts that limit for one reading
+    saturation_dbm: float = 0.0  # strongest power that is ever reported
+
+
+WIFI = Radio()
+LORA = Radio(
+    power_dbm=-19.0,
+    gain_sigma_db=4.0,
+    exponent=3.5,
+    wall_db_per_m=0.0,
+    shadowing_sigma_db=9.0,
+    shadowing_distance_m=120.0,
+    device_sigma_db=8.0,  # with the antenna's place in the vehicle and the spreading factor, which no column tells
+    sensitivity_dbm=-127.0,
+    interference_db=7.0,
+    saturation_dbm=-50.0,
+)
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Where k transmitters or receivers are."""
+
+    position: np.ndarray  # (k, 3) ground metres east, north, up
+    floor: np.ndarray  # (k,) int
+    building: np.ndarray  # (k,) int
+
+    def __getitem__(self, rows) -> "Sites":
+        return Sites(self.position[rows], self.floor[rows], self.building[rows])
+
+
+@dataclass(frozen=True)
+class World:
+    """What stays the same from one reading to the next: t transmitters, and shadowing as random Fourier features."""
+
+    radio: Radio
+    transmitters: Sites
+    gain_db: np.ndarray  # (t,) departure of each transmitter from the mean power
+    frequency: np.ndarray  # (3, FEATURES) rad/m
+    phase: np.ndarray  # (FEATURES,) rad
+    weight: np.ndarray  # (FEATURES, t) dB
+
+
+def make_world(radio: Radio, transmitters: Sites, rng: np.random.Generator) -> World:
+    """Draws the gains, and shadowing with the covariance sigma² · exp(−distance / scale) for each transmitter."""
+    # The spectrum of an exponential covariance is a Student t with one degree of freedom, in any number of dimensions.
+    spectrum = rng.standard_normal((3, FEATURES)) / np.abs(rng.standard_normal(FEATURES))
+    phase = rng.uniform(0, 2 * np.pi, FEATURES)
+    weight = rng.normal(0.0, radio.shadowing_sigma_db * np.sqrt(2 / FEATURES), (FEATURES, len(transmitters.position)))
+    gain_db = rng.normal(0.0, radio.gain_sigma_db, weight.shape[1])
+    return World(radio, transmitters, gain_db, spectrum / radio.shadowing_distance_m, phase, weight)
+
+
+def mean_power(world: World, receivers: Sites) -> np.ndarray:
+    """(n, t) dBm that distance, walls and floors leave of the transmitted power at n receivers."""
+    radio, transmitters = world.radio, world.transmitters
+    difference = receivers.position[:, None] - transmitters.position
+    distance = np.maximum(np.sqrt(np.einsum("ntd,ntd->nt", difference, difference)), 1.0)
+    walls = radio.wall_db_per_m * np.minimum(distance, radio.indoor_limit_m)
+    # Between buildings the signal goes through windows and air, not through the slabs.
+    same_building = receivers.building[:, None] == transmitters.building
+    slabs = np.abs(receivers.floor[:, None] - transmitters.floor)
+    barrier = np.where(same_building, radio.floor_db * slabs, 2 * radio.outer_wall_db)
+    return radio.power_dbm + world.gain_db - 10 * radio.exponent * np.log10(distance) - walls - barrier
+
+
+def shadowing(world: World, position: np.ndarray) -> np.ndarray:
+    """(n, 3) ground metres → (n, t) dB: Gaussian, correlated in space, independent between transmitters."""
+    return np.cos(position @ world.frequency + world.phase) @ world.weight
+
+
+def measure(world: World, receivers: Sites, device_offset_db: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One reading at each of n sites by devices with (n,) offsets: (n, t) float32 whole dBm; NaN = not heard."""
+    radio = world.radio
+    rssi = np.empty((len(receivers.position), len(world.gain_db)), dtype=np.float32)
+    for start in range(0, len(rssi), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        power = mean_power(world, receivers[rows]) + shadowing(world, receivers.position[rows])
+        noise = rng.standard_normal((len(power), 3, power.shape[1]), dtype=np.float32)
+        power = np.rint(power + device_offset_db[rows, None] + radio.fading_sigma_db * noise[:, 0])
+        limit = radio.sensitivity_dbm + radio.interference_db * np.hypot(noise[:, 1], noise[:, 2])
+        rssi[rows] = np.where(power >= limit, np.minimum(power, radio.saturation_dbm), np.nan)
+    return rssi
+
+
+def campus(
+    n_train: int = 4000, n_validation: int = 400, n_access_points: int = 520, n_buildings: int = 3, seed: int = 0
+) -> FingerprintSet:
+    """Wi-Fi fingerprints of a campus in the manner of UJIIndoorLoc; positions in Mercator metres.
+
+    The train part scans each of about n_train / 20 reference points with two phones; the validation part comes three
+    months later, with mostly other phones, anywhere in the buildings, and with other access points switched off.
+
+    Raises:
+        ValueError: if a count is not a positive whole number, or the seed not a whole number of at least 0.
+    """
+    _require_whole(1, n_train=n_train, n_validation=n_validation)
+    _require_whole(1, n_access_points=n_access_points, n_buildings=n_buildings)
+    _require_whole(0, seed=seed)
+    world_rng, rooms_rng, offsets_rng, air_rng, *rows_rng = np.random.default_rng(seed).spawn(11)
+    points_rng, phone_rng, train_noise, flaws_rng, places_rng, later_phone_rng, validation_noise = rows_rng
+    world = make_world(WIFI, _rooms(n_access_points, n_buildings, CEILING_M, ANYWHERE_M, rooms_rng), world_rng)
+    phone_offset_db = offsets_rng.normal(0.0, WIFI.device_sigma_db, 1 + max(TRAIN_PHONES + VALIDATION_PHONES))
+    off_air = air_rng.random((2, n_access_points)) < OFF_AIR_SHARE
+
+    row = np.arange(n_train)
+    points = _rooms(-(-n_train // SCANS_PER_POINT), n_buildings, PHONE_HEIGHT_M, GRID_M, points_rng)
+    train_sites = points[row // SCANS_PER_POINT]
+    train_phone = _by_rank(TRAIN_PHONES, 1.0, -(-n_train // SCANS_PER_VISIT), phone_rng)[row // SCANS_PER_VISIT]
+    train_rssi = measure(world, train_sites, phone_offset_db[train_phone], train_noise)
+    train_rssi[:, off_air[0]] = np.nan
+    train_time = _times("2013-05-30T10:15", 21, n_train)
+    flaw = flaws_rng.random(n_train)
+    train_rssi[flaw < SILENT_SHARE] = np.nan
+    copied = np.flatnonzero((flaw > 1 - COPIED_SHARE) & (row % SCANS_PER_VISIT > 0))
+    train_rssi[copied], train_time[copied] = train_rssi[copied - 1], train_time[copied - 1]
+
+    sites = _rooms(n_validation, n_buildings, PHONE_HEIGHT_M, ANYWHERE_M, places_rng)
+    phone = _by_rank(VALIDATION_PHONES, 1.0, n_validation, later_phone_rng)
+    rssi = measure(world, sites, phone_offset_db[phone], validation_noise)
+    rssi[:, off_air[1]] = np.nan
+
+    return FingerprintSet(
+        rssi=np.concatenate([train_rssi, rssi]),
+        position=np.concatenate([train_sites.position, sites.position])[:, :2] / CAMPUS_FRAME.ground_scale,
+        frame=CAMPUS_FRAME,
+        transmitters=tuple(f"WAP{i:03d}" for i in range(1, n_access_points + 1)),
+        name="ujiindoorloc",
+        release=Release(f"simulated campus (seed {seed})", n_train + n_validation, None),
+        floor=np.concatenate([train_sites.floor, sites.floor]),
+        building=np.concatenate([train_sites.building, sites.building]),
+        group=np.concatenate([train_phone, phone]),
+        part=np.repeat(["train", "validation"], [n_train, n_validation]),
+        time=np.concatenate([train_time, _times("2013-09-19T08:12", 19, n_validation)]),
+    )
+
+
+def city(n: int = 4000, n_gateways: int = 72, seed: int = 0, minimum_heard: int = 3) -> FingerprintSet:
+    """LoRaWAN fingerprints of a city in the manner of the Antwerp set: vehicles that drive, and park again and again.
+
+    Only messages that at least `minimum_heard` gateways receive are kept: 3 as in the subset, 1 as in the full release.
+
+    Raises:
+        ValueError: if an argument is out of its range, or hardly any message reaches `minimum_heard` gateways.
+    """
+    _require_whole(1, n=n, n_gateways=n_gateways, minimum_heard=minimum_heard)
+    _require_whole(0, seed=seed)
+    masts_rng, world_rng, places_rng, vehicles_rng, rng, parts_rng = np.random.default_rng(seed).spawn(6)
+    spread = np.where(masts_rng.random((n_gateways, 1)) < REMOTE_SHARE, REMOTE_SPREAD_M, GATEWAY_SPREAD_M)
+    masts = masts_rng.normal(STREETS_CENTRE_M, spread, (n_gateways, 2))
+    world = make_world(LORA, _outdoors(masts, MAST_HEIGHT_M), world_rng)
+    places = places_rng.normal(STREETS_CENTRE_M, STREETS_SPREAD_M, (PARKING_PLACES, 2))
+    vehicle_offset_db = vehicles_rng.normal(0.0, LORA.device_sigma_db, VEHICLES)
+    batches, kept = [], 0
+    while kept < n:
+        parked = _by_rank(places, PLACE_EXPONENT, ROWS_AT_ONCE, rng)  # a few depots see most of the parking
+        driving = rng.normal(STREETS_CENTRE_M, STREETS_SPREAD_M, (ROWS_AT_ONCE, 2))
+        position = np.where(rng.random((ROWS_AT_ONCE, 1)) < PARKED_SHARE, parked, driving)
+        offset_db = vehicle_offset_db[rng.integers(VEHICLES, size=ROWS_AT_ONCE)]
+        rssi = measure(world, _outdoors(position, VEHICLE_HEIGHT_M), offset_db, rng)
+        np.put_along_axis(rssi, np.argsort(-rssi, axis=1)[:, MOST_REPORTED:], np.nan, axis=1)
+        enough = (~np.isnan(rssi)).sum(axis=1) >= minimum_heard
+        if enough.mean() < LEAST_KEPT:
+            reached = f"reached by at least {LEAST_KEPT:.1%} of the messages to n_gateways={n_gateways}"
+            raise ValueError(f"`minimum_heard` must be {reached}. Received: minimum_heard={minimum_heard}")
+        batches.append((rssi[enough], (position + rng.normal(0.0, GPS_SIGMA_M, position.shape))[enough]))
+        kept += enough.sum()
+    rssi, position = (np.concatenate(batch)[:n] for batch in zip(*batches, strict=True))
+    return FingerprintSet(
+        rssi=rssi,
+        position=position,
+        frame=CITY_FRAME,
+        transmitters=tuple(f"BS {i}" for i in range(1, n_gateways + 1)),
+        name="lorawan_antwerp",
+        release=Release(f"simulated city (seed {seed})", n, None),
+        part=np.where(parts_rng.random(n) < 0.5, "val", "test"),
+    )
+
+
+def _rooms(n: int, n_buildings: int, above_floor_m: float, grid_m: float, rng: np.random.Generator) -> Sites:
+    """n places in the buildings of the campus, on a grid of `grid_m`."""
+    draws = rng.random((n, 4))  # a row each, so that more places leave the first ones where they are
+    building = (draws[:, 0] * n_buildings).astype(np.int64)
+    floor = (draws[:, 1] * np.take(FLOORS, building, mode="wrap")).astype(np.int64)
+    inside = np.rint(draws[:, 2:] * BUILDING_SIZE_M / grid_m) * grid_m
+    corner = building[:, None] * BUILDING_STEP_M - np.minimum(BUILDING_STEP_M * (n_buildings - 1), 0)
+    return Sites(np.column_stack([corner + inside, floor * FLOOR_HEIGHT_M + above_floor_m]), floor, building)
+
+
+def _outdoors(position: np.ndarray, height_m: float) -> Sites:
+    """(k, 2) ground metres → k sites without walls or floors between them."""
+    ground = np.zeros(len(position), dtype=np.int64)
+    return Sites(np.insert(position, 2, height_m, axis=1), ground, ground)
+
+
+def _by_rank(choices, exponent: float, n: int, rng: np.random.Generator) -> np.ndarray:
+    """n of the choices, drawn with shares that fall with rank ** −exponent (Zipf)."""
+    share = np.arange(1.0, len(choices) + 1) ** -exponent
+    return rng.choice(choices, n, p=share / share.sum())
+
+
+def _times(start: str, days: int, n: int) -> np.ndarray:
+    """(n,) datetime64[s], evenly over a campaign."""
+    return np.datetime64(start, "s") + np.linspace(0, days * 86_400, n).astype("timedelta64[s]")
+
+
+def _require_whole(least: int, **arguments: int) -> None:
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"`{name}` must be a whole number of at least {least}. Received: {name}={value!r}")

@@ -1,0 +1,116 @@
+"""Named protocols: which rows train, which validate, which test. Test rows choose nothing.
+
+`pooled` (UJIIndoorLoc): both files pooled, a random 20 % tests; the paper's. A random 10 % of the rest validates.
+`official` (UJIIndoorLoc): the publisher's validation file tests. All rows of some phones validate.
+`random` (LoRaWAN Antwerp): the published split's test part tests, 15 % of the full release. A random 10 % of the rest
+    validates, of the full release as much as tests.
+`spatial` (LoRaWAN Antwerp): whole blocks of 500 m test, 20 % of those that are no car park. Of the rest, 10 % validate.
+`search` (both): nothing tests, and all rows that test under another protocol are left out. What all protocols share,
+    such as layer widths, is chosen on its validation rows, a random 10 %.
+
+So validation rows resemble what the protocol tests: new phones, new blocks, or just other rows. Rows that are copies
+of each other (same RSSI, same place) stay on one side.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+from sklearn.model_selection import GroupShuffleSplit
+
+from lib.fingerprints import FingerprintSet
+
+PROTOCOLS = {"ujiindoorloc": ("pooled", "official"), "lorawan_antwerp": ("random", "spatial")}
+BLOCK_M = 500.0
+DEPOT_SHARE = 0.10  # a block with more of the rows is a car park: tested, its one place would be most of the mean
+SPLIT_SEED = 42  # one split for all training seeds, so that models are compared on the same test rows
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of one protocol."""
+
+    protocol: str
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def _hold_out(rows: np.ndarray, groups: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """(kept, held out): `share` of the distinct groups goes out, each with all its rows."""
+    splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=SPLIT_SEED)
+    kept, held_out = next(splitter.split(rows, groups=groups[rows]))
+    return rows[kept], rows[held_out]
+
+
+def blocks(position: np.ndarray, side: float = BLOCK_M) -> np.ndarray:
+    """(n, 2) metres → (n,) number of the square block that each position lies in."""
+    return np.unique(np.floor(np.asarray(position) / side), axis=0, return_inverse=True)[1].ravel()
+
+
+def split(fingerprints: FingerprintSet, protocol: str) -> Split:
+    """Row numbers for a protocol.
+
+    Args:
+        fingerprints: a set with `part` (`official`), and `group` for its validation rows.
+        protocol: one of `PROTOCOLS[fingerprints.name]`, or `search`.
+
+    Raises:
+        ValueError: if the protocol is not one of this environment's, the rows cannot be split that way, or a copy of
+            a test row would remain in training.
+    """
+    protocols = PROTOCOLS.get(fingerprints.name, ())
+    if protocol not in (*protocols, "search"):
+        raise ValueError(f"`protocol` must be one of {protocols} for {fingerprints.name}. Received: {protocol}")
+    if protocol == "official" and (fingerprints.part is None or fingerprints.group is None):
+        raise ValueError(f"{fingerprints.name}, {protocol}: `part` and `group` are needed. Received: a set without")
+    rows, copies, part = np.arange(len(fingerprints)), fingerprints.copy_id, fingerprints.part
+    validation_groups, validation_share = copies, 0.10
+    if protocol == "search":
+        tested = np.concatenate([split(fingerprints, name).test for name in protocols])
+        learning, test = np.setdiff1d(rows, tested), rows[:0]
+        learning = learning[~np.isin(copies[learning], copies[tested])]
+    elif protocol == "pooled":
+        learning, test = _hold_out(rows, copies, 0.20)
+    elif protocol == "official":
+        learning, test = rows[part == "train"], rows[part == "validation"]
+        validation_groups, validation_share = fingerprints.group, 0.20
+    elif protocol == "spatial":
+        validation_groups = blocks(fingerprints.position)
+        depot = np.bincount(validation_groups)[validation_groups] > DEPOT_SHARE * len(rows)
+        learning, test = _hold_out(rows[~depot], validation_groups, 0.20)
+        learning = np.sort(np.concatenate([learning, rows[depot]]))
+    elif part is None:  # the full release, which carries no published split
+        learning, test = _hold_out(rows, copies, 0.15)
+        validation_share = 0.15 / 0.85
+    else:  # of the published split, the subset holds the parts `val`, on which we train, and `test`
+        learning, test = rows[part == "val"], rows[part == "test"]
+    learning = learning[~np.isin(copies[learning], copies[test])]
+    may_validate = learning[~depot[learning]] if protocol == "spatial" else learning
+    _, validation = _hold_out(may_validate, validation_groups, validation_share)
+    train = np.setdiff1d(learning, validation)
+    train = train[~np.isin(copies[train], copies[validation])]
+    found = Split(protocol, train, validation, test)
+    check_leakage(fingerprints, found)
+    return found
+
+
+def check_leakage(fingerprints: FingerprintSet, found: Split) -> None:
+    """Raise ValueError when two parts share a row or a copy of one, or a part is empty."""
+    copies = fingerprints.copy_id
+    parts = {"train": found.train, "validation": found.validation, "test": found.test}
+    for name, rows in parts.items():
+        if not len(rows) and (name, found.protocol) != ("test", "search"):
+            raise ValueError(f"{fingerprints.name}, {found.protocol}: the {name} part is empty")
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        shared = np.intersect1d(copies[parts[one]], copies[parts[other]])
+        if len(shared):
+            raise ValueError(
+                f"{fingerprints.name}, {found.protocol}: {len(shared)} fingerprints are in both {one} and {other}"
+            )
+
+
+def distance_to_training(fingerprints: FingerprintSet, found: Split) -> np.ndarray:
+    """(n_test,) metres from each test position to the nearest training position: what the split asks for."""
+    nearest, _ = cKDTree(fingerprints.position[found.train]).query(fingerprints.position[found.test])
+    return nearest

@@ -1,0 +1,266 @@
+"""Training a network, transferring a base model, and remembering finished runs."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from lib import models, quiet_import
+from lib.preprocess import ProcessedSet
+
+with quiet_import():
+    import keras
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and the Keras backend."""
+    keras.utils.set_random_seed(seed)
+
+
+class _Progress(keras.callbacks.Callback):
+    """A bar over epochs that shows the validation error, and the curves with the time each epoch ended."""
+
+    def __init__(self, label: str, epochs: int):
+        super().__init__()
+        self.rows, self.started = [], time.perf_counter()
+        self.bar = tqdm(total=epochs, desc=label, unit="epoch", leave=False, mininterval=2.0)
+
+    def on_epoch_end(self, epoch, logs=None):
+        values = {name: float(value) for name, value in logs.items() if name != "learning_rate"}
+        self.rows.append({"epoch": epoch + 1, **values, "seconds": time.perf_counter() - self.started})
+        self.bar.set_postfix(val_loss=f"{logs['val_loss']:.5f}")
+        self.bar.update()
+
+    def on_train_end(self, logs=None):
+        self.bar.close()
+
+
+def fit(
+    model: keras.Model,
+    train: tuple,
+    validation: tuple,
+    *,
+    loss,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    decay: bool = True,
+    label: str = "training",
+) -> pd.DataFrame:
+    """Train with Adam.
+
+    Args:
+        model: a network with one output `position` (n, 2), or several outputs by name.
+        train, validation: (x, y), y an array or a dict of arrays by output name.
+        loss: name of a Keras loss, or a dict by output name.
+        epochs, batch_size, learning_rate: positive numbers.
+        decay: whether the learning rate falls to 0 along a cosine over all epochs, or stays what it is.
+        label: shown beside the progress bar.
+
+    Returns:
+        One row an epoch: `epoch`, `loss`, `rmse` (of the normalised position), the same for validation rows with
+        `val_` before the name, and `seconds` since the start.
+
+    Raises:
+        ValueError: if epochs, batch size or learning rate is not positive, or the loss becomes NaN.
+    """
+    for name, value in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+    rmse = keras.metrics.RootMeanSquaredError(name="rmse")
+    steps = epochs * -(-len(train[0]) // batch_size)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
+    model.compile(
+        optimizer=keras.optimizers.Adam(rate),
+        loss=loss,
+        metrics={"position": [rmse]} if isinstance(loss, dict) else [rmse],
+        steps_per_execution=8,
+        jit_compile=False,  # on a CPU, XLA makes these small steps two to three times slower
+    )
+    progress = _Progress(label, epochs)
+    model.fit(
+        *train,
+        validation_data=validation,
+        epochs=epochs,
+        batch_size=batch_size,
+        validation_batch_size=4096,
+        callbacks=[progress, keras.callbacks.TerminateOnNaN()],
+        verbose=0,
+    )
+    curves = pd.DataFrame(progress.rows).rename(columns=lambda name: name.replace("position_rmse", "rmse"))
+    if not np.isfinite(curves["loss"]).all():
+        raise ValueError(f"{label}: the loss became {curves['loss'].iloc[-1]} in epoch {len(curves)}")
+    return curves
+
+
+def transfer(source: keras.Model, target: keras.Model) -> None:
+    """Copy the base model's weights, and nothing else, from one localizer to another (Eq. 4's starting point).
+
+    Raises:
+        ValueError: if the two base models do not have the same shape.
+    """
+    giver, taker = (model.get_layer("base_model") for model in (source, target))
+    shapes = [[tuple(weight.shape) for weight in model.weights] for model in (giver, taker)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"both base models must have the same weights. Received: {shapes[0]} and {shapes[1]}")
+    taker.set_weights(giver.get_weights())
+
+
+# === Finished runs ===
+
+_THIS_FILE = Path(__file__).read_bytes()  # as it was when imported
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a training run leaves.
+
+    Attributes:
+        model: the trained network.
+        curves: one row an epoch, see `fit`.
+        predicted: arrays by name, the network's outputs on the test rows; a single output is called `position`.
+        seconds: wall time of the training.
+        predict_us: microseconds to predict one row, in one batch.
+    """
+
+    model: keras.Model
+    curves: pd.DataFrame
+    predicted: dict[str, np.ndarray]
+    seconds: float
+    predict_us: float
+
+
+def _predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs by name for (n, inputs) scans. Calls the network as it is: `Model.predict` would compile for seconds."""
+    parts = []
+    for start in range(0, len(x), 4096):
+        outputs = model(x[start : start + 4096], training=False)
+        parts.append(outputs if isinstance(outputs, dict) else {"position": outputs})
+    return {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
+
+
+def _digest(model: keras.Model, arrays: list[np.ndarray], settings: dict) -> str:
+    """Of all that decides a run: the untrained network, its first weights, the data, the settings and this file."""
+    about = json.dumps({"model": model.get_config(), "settings": settings}, sort_keys=True, default=str)
+    digest = hashlib.sha256(about.encode() + keras.__version__.encode() + _THIS_FILE)
+    for array in (*model.get_weights(), *arrays):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def run(
+    folder: Path,
+    build: Callable[[], keras.Model],
+    train: tuple,
+    validation: tuple,
+    test: np.ndarray,
+    seed: int,
+    **settings,
+) -> Run:
+    """Seed, build, train and predict the test rows; or the run in `folder`, if the very same one was finished there.
+
+    So a killed notebook continues with the training that it was in, and new drawing code costs none. A run is written
+    beside its place and moved there whole.
+
+    Args:
+        folder: the run's own folder.
+        build: makes the untrained network; called after seeding.
+        train, validation: (x, y) as in `fit`.
+        test: (n_test, inputs) scans to predict.
+        seed: of the network's first weights, the order of rows and the dropout.
+        settings: the other arguments of `fit`; the label is the folder's name.
+    """
+    seed_everything(seed)
+    model = build()
+    key = _digest(model, keras.tree.flatten((train, validation, test)), settings | {"seed": seed})
+    about = folder / "run.json"
+    if about.exists() and (kept := json.loads(about.read_text()))["key"] == key:
+        with np.load(folder / "predicted.npz") as file:
+            predicted = {name: file[name] for name in file.files}
+        model.load_weights(folder / "model.weights.h5")
+        curves = pd.read_csv(folder / "curves.csv")
+        return Run(model, curves, predicted, kept["seconds"], kept["predict_us"])
+
+    started = time.perf_counter()
+    curves = fit(model, train, validation, label=folder.name, **settings)
+    trained = time.perf_counter()
+    _predict(model, test)  # the first call also sets up threads and memory
+    predicting = time.perf_counter()
+    predicted = _predict(model, test)
+    predict_us = (time.perf_counter() - predicting) / len(test) * 1e6
+    finished = Run(model, curves, predicted, trained - started, predict_us)
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        model.save_weights(scratch / "model.weights.h5")
+        curves.to_csv(scratch / "curves.csv", index=False)
+        np.savez_compressed(scratch / "predicted.npz", **predicted)
+        times = {"seconds": finished.seconds, "predict_us": predict_us}
+        (scratch / "run.json").write_text(json.dumps({"key": key, **times}, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return finished
+
+
+# === The paper's networks ===
+
+
+def train_localizer(
+    data: ProcessedSet, folder: Path, seed: int, *, config: str, dropout: float, source: Run | None = None, **settings
+) -> Run:
+    """Train a localizer on one environment, from scratch or with the base model of another run as its start (Eq. 4).
+
+    Args:
+        data: the environment and protocol.
+        folder, seed, settings: see `run` and `fit`.
+        config, dropout: see `models.localizer`.
+        source: a finished run of the source environment.
+
+    Returns:
+        A run that predicted the test rows, or under `search`, which has none, the validation rows.
+    """
+
+    def build() -> keras.Model:
+        localizer = models.localizer(data.x.shape[1], config, dropout)
+        if source is not None:
+            transfer(source.model, localizer)
+        return localizer
+
+    predict = "validation" if data.protocol == "search" else "test"
+    parts = data.part("train"), data.part("validation"), data.part(predict)[0]
+    return run(folder, build, *parts, seed, loss="mse", **settings)
+
+
+def train_umlp(
+    parts: dict[str, tuple], folder: Path, seed: int, *, config: str, dropout: float, rows=slice(None), **settings
+) -> Run:
+    """Train a U-MLP on balanced rows of both environments, or on some of them.
+
+    Args:
+        parts: what `preprocess.unify` returns; the test rows are predicted, or without any the validation rows.
+        folder, seed, settings: see `run` and `fit`.
+        config, dropout: see `models.umlp`.
+        rows: which of the training rows to use.
+    """
+    x, y = parts["train"]
+    return run(
+        folder,
+        lambda: models.umlp(x.shape[1], config, dropout),
+        (x[rows], {name: values[rows] for name, values in y.items()}),
+        parts["validation"],
+        parts["test" if len(parts["test"][0]) else "validation"][0],
+        seed,
+        loss={"environment": "binary_crossentropy", "position": "mse"},
+        **settings,
+    )

@@ -1,0 +1,147 @@
+"""Fixtures that several test files share: small simulated sets, the measured ones where they are at hand, folders."""
+
+import dataclasses
+import os
+import shutil
+import socket
+import subprocess
+
+import hypothesis
+import pytest
+
+from lib import datasets, paths, simulate
+
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
+hypothesis.settings.load_profile("tests")
+
+# Which fixtures of measured data can be had: every registered file of one of the environment's releases is in a folder.
+MEASURED = {
+    fixture: any(all(datasets.find(datasets.REGISTRY[key]) for key in release) for release in releases)
+    for fixture, releases in {
+        "measured_campus": [("uji_training", "uji_validation")],
+        "measured_city": [("lorawan_full",), ("lorawan_3gw",)],
+    }.items()
+}
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out the tests of measured data whose files are nowhere: there is nothing to run them on."""
+    absent = {name for name, found in MEASURED.items() if not found}
+    left_out = [item for item in items if absent.intersection(item.fixturenames)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+@pytest.fixture(scope="session")
+def campus():
+    """600 training and 200 validation scans of the simulated campus."""
+    return simulate.campus(600, 200)
+
+
+@pytest.fixture(scope="session")
+def city():
+    """1,500 messages of the simulated city."""
+    return simulate.city(1500)
+
+
+@pytest.fixture(scope="session")
+def measured_campus():
+    return datasets.load_ujiindoorloc()
+
+
+@pytest.fixture(scope="session")
+def measured_city():
+    return datasets.load_lorawan_antwerp()
+
+
+def _at_hand(*fixtures):
+    return [name for name in fixtures if MEASURED.get(name, True)]
+
+
+@pytest.fixture(scope="session", params=_at_hand("campus", "measured_campus"))
+def indoors(request):
+    """The simulated campus, and the measured one where its files were found."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=_at_hand("city", "measured_city"))
+def outdoors(request):
+    """The simulated city, and the measured one where its file was found."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session", params=_at_hand("campus", "measured_campus", "city", "measured_city"))
+def fingerprints(request):
+    """Every set there is."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return paths.Workspace(tmp_path / "outputs", tmp_path / "processed")
+
+
+@pytest.fixture
+def data_folders(tmp_path, monkeypatch):
+    """Three empty folders in the place of `data/raw`, `$FINGERPRINT_DATA` and the shared one, in that order.
+
+    No publisher answers: a test must not depend on the network, nor load it.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/file"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for key, source in datasets.REGISTRY.items():
+        monkeypatch.setitem(datasets.REGISTRY, key, dataclasses.replace(source, url=source.url and nobody))
+    root = tmp_path / "repository"
+    folders = [root / "data" / "raw", tmp_path / "named", tmp_path / "shared" / "data"]
+    monkeypatch.setattr(paths, "ROOT", root)
+    monkeypatch.setattr(paths, "RAW", folders[0])
+    monkeypatch.setenv("FINGERPRINT_DATA", str(folders[1]))
+    monkeypatch.delenv("DATA", raising=False)
+    datasets.simulated.cache_clear()
+    yield folders
+    datasets.simulated.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory):
+    """A copy of the repository, times of change included, with the same `.venv`: for tests that run make."""
+    folder = tmp_path_factory.mktemp("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (paths.ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(paths.ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(paths.ROOT / ".venv")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make(checkout):
+    """Runs make in the copy, on the simulator with smoke parameters; `outputs` takes the place of its outputs/."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+
+    def run(*arguments, outputs):
+        chosen = {"PROFILE": "smoke", "DATA": "simulated", "FINGERPRINT_OUTPUTS": str(outputs)}
+        return subprocess.run(
+            ["make", *arguments], cwd=checkout, env=inherited | chosen, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made(make, tmp_path_factory):
+    """The outputs of a whole `make all`."""
+    outputs = tmp_path_factory.mktemp("made")
+    finished = make("all", outputs=outputs)
+    assert finished.returncode == 0, finished.stderr[-8000:]
+    return outputs

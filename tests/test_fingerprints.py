@@ -1,0 +1,216 @@
+"""FingerprintSet keeps its rows together, and Frame leads back to the publisher's coordinates and to the earth."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from sklearn.metrics.pairwise import haversine_distances
+
+from lib import datasets
+from lib.fingerprints import FingerprintSet, Frame, Release
+
+ROWS = 6
+PER_ROW = ("rssi", "position", "floor", "building", "group", "part", "time")
+
+
+def fingerprint_set(**changes) -> FingerprintSet:
+    number = np.arange(ROWS)
+    fields = {
+        "rssi": np.float32([[-50 - i, np.nan, -90] for i in number]),
+        "position": np.column_stack([number * 10.0, number * -1.0]),
+        "frame": Frame("EPSG:3857", (-7692.0, 4864745.0), 0.766),
+        "transmitters": ("WAP001", "WAP002", "WAP003"),
+        "name": "ujiindoorloc",
+        "release": Release("made.csv", ROWS, "0" * 64),
+        "floor": number % 3,
+        "building": number % 2,
+        "group": number + 100,
+        "part": np.array(["train", "validation"] * 3),
+        "time": np.datetime64("2013-05-30T10:15", "s") + number.astype("timedelta64[h]"),
+    }
+    return FingerprintSet(**fields | changes)
+
+
+# === Rows ===
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        slice(1, 4),
+        slice(None, None, -2),
+        np.array([True, False, False, True, True, False]),
+        np.array([5, 0, 0, -1]),
+        [2, 3],
+        np.array([], dtype=int),
+    ],
+)
+def test_indexing_takes_the_same_rows_of_every_field(rows):
+    whole = fingerprint_set()
+    chosen = whole[rows]
+    assert isinstance(chosen, FingerprintSet)
+    for field in PER_ROW:
+        np.testing.assert_array_equal(getattr(chosen, field), getattr(whole, field)[rows], err_msg=field)
+    assert len(chosen) == len(np.arange(ROWS)[rows])
+    for field in ("frame", "transmitters", "name", "release"):
+        assert getattr(chosen, field) == getattr(whole, field)
+
+
+def test_indexing_leaves_absent_fields_absent():
+    chosen = fingerprint_set(floor=None, building=None, group=None, part=None, time=None)[:2]
+    assert [getattr(chosen, field) for field in PER_ROW[2:]] == [None] * 5
+
+
+def test_a_set_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        fingerprint_set().rssi = np.zeros((ROWS, 3))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("rssi", np.zeros((ROWS, 2))),
+        ("rssi", np.zeros(ROWS)),
+        ("position", np.zeros((ROWS, 3))),
+        ("position", np.zeros((ROWS - 1, 2))),
+        ("floor", np.zeros(ROWS + 1)),
+        ("building", np.zeros((ROWS, 1))),
+        ("group", np.zeros(0)),
+        ("part", np.array(["train"])),
+        ("time", np.zeros(2, "datetime64[s]")),
+    ],
+)
+def test_a_field_of_another_shape_is_named_with_both_shapes(field, value):
+    expected = {"rssi": (len(value), 3), "position": (ROWS, 2)}.get(field, (ROWS,))
+    with pytest.raises(ValueError, match=f"ujiindoorloc: `{field}` must have shape") as raised:
+        fingerprint_set(**{field: value})
+    assert str(expected) in str(raised.value) and f"Received: {np.shape(value)}" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_position_that_is_not_finite_is_refused(value):
+    position = np.zeros((ROWS, 2))
+    position[3, 1] = value
+    with pytest.raises(ValueError, match="`position` must be finite"):
+        fingerprint_set(position=position)
+
+
+def test_heard_is_what_is_not_nan():
+    made = fingerprint_set()
+    np.testing.assert_array_equal(made.heard, np.tile([True, False, True], (ROWS, 1)))
+    assert made.heard_values.shape == (2 * ROWS,) and not np.isnan(made.heard_values).any()
+
+
+def test_only_a_release_without_checksum_is_simulated():
+    assert Release("campus", 3, None).simulated and not Release("file.csv", 3, "0" * 64).simulated
+
+
+# === Copies and places ===
+
+
+def test_copies_are_equal_in_rssi_position_floor_and_building():
+    first = fingerprint_set()[[0] * ROWS]
+    assert len(set(first.copy_id)) == 1
+    for field, value in (("rssi", -51), ("rssi", np.nan), ("position", 0.001), ("floor", 1), ("building", 1)):
+        changed = getattr(first, field).copy()
+        changed[2] = value
+        ids = dataclasses.replace(first, **{field: changed}).copy_id
+        assert len(set(np.delete(ids, 2))) == 1 and ids[2] not in np.delete(ids, 2), field
+
+
+def test_device_part_and_time_do_not_make_a_copy_another_fingerprint():
+    made = fingerprint_set()
+    same = made[[0] * ROWS]
+    assert len(set(dataclasses.replace(same, group=made.group, part=made.part, time=made.time).copy_id)) == 1
+
+
+@given(st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=30))
+def test_copies_share_a_number_and_nothing_else_does(rows):
+    ids = fingerprint_set()[rows].copy_id
+    np.testing.assert_array_equal(np.equal.outer(ids, ids), np.equal.outer(rows, rows))
+
+
+def test_places_are_equal_in_position_floor_and_building_whatever_was_heard():
+    made = fingerprint_set()
+    rows = np.array([0, 1, 0, 2, 1, 0])
+    rssi = np.full((ROWS, 3), np.arange(ROWS)[:, None], dtype=np.float32)
+    ids = dataclasses.replace(made[rows], rssi=rssi).place_id
+    np.testing.assert_array_equal(np.equal.outer(ids, ids), np.equal.outer(rows, rows))
+    upstairs = dataclasses.replace(made[[0] * ROWS], floor=np.array([0, 0, 0, 1, 1, 1]))
+    np.testing.assert_array_equal(upstairs.place_id, upstairs.floor)
+
+
+# === Frames ===
+
+
+def metres(limit):
+    return arrays.arrays(np.float64, (5, 2), elements=st.floats(-limit, limit))
+
+
+@given(metres(10_000))
+def test_web_mercator_leads_to_degrees_and_back(position):
+    frame = Frame("EPSG:3857", (-7692.0, 4864745.0), 0.766)
+    np.testing.assert_allclose(frame.from_degrees(frame.to_degrees(position)), position, atol=1e-6)
+
+
+@given(metres(50_000), st.floats(-80, 80), st.floats(-179, 179))
+def test_a_frame_around_any_place_leads_to_degrees_and_back(position, latitude, longitude):
+    frame = Frame.around(latitude, longitude)
+    # PROJ takes what is within 1e-10 rad, 0.6 mm, of the origin for the origin.
+    np.testing.assert_allclose(frame.from_degrees(frame.to_degrees(position)), position, atol=1e-3)
+
+
+@given(st.floats(50.9, 51.4), st.floats(4.0, 4.8))
+def test_degrees_lead_to_metres_and_back(latitude, longitude):
+    frame, degrees = Frame.around(51.2, 4.4), np.array([[latitude, longitude]])
+    np.testing.assert_allclose(frame.to_degrees(frame.from_degrees(degrees)), degrees, atol=1e-9)
+
+
+@given(metres(2000))
+def test_publisher_coordinates_are_the_local_ones_from_the_origin(position):
+    frame = Frame("EPSG:3857", (-7692.0, 4864745.0))
+    np.testing.assert_array_equal(frame.to_publisher(position), position + np.array([-7692.0, 4864745.0]))
+
+
+def test_web_mercator_agrees_with_its_formula():
+    frame = Frame("EPSG:3857", (-7500.0, 4864900.0))
+    latitude, longitude = frame.to_degrees(np.array([[100.0, 20.0]]))[0]
+    assert longitude == pytest.approx(np.degrees(-7400 / 6_378_137), abs=1e-10)
+    assert latitude == pytest.approx(np.degrees(2 * np.arctan(np.exp(4_864_920 / 6_378_137)) - np.pi / 2), abs=1e-10)
+
+
+@given(arrays.arrays(np.float64, (2, 2), elements=st.floats(-5000, 5000)))
+def test_metres_around_a_city_are_those_of_the_haversine_within_a_centimetre(position):
+    """Both ends within 10 km of each other, as errors within a city are."""
+    latitude, longitude = np.radians(Frame.around(51.2, 4.4).to_degrees(position)).T
+    ground = haversine_distances(np.column_stack([latitude, longitude]))[0, 1] * 6_371_010
+    assert np.hypot(*(position[0] - position[1])) == pytest.approx(ground, abs=0.01)
+
+
+def test_distances_from_the_origin_of_a_frame_are_exact():
+    bearing = np.linspace(0, 2 * np.pi, 12)
+    position = 10_000 * np.column_stack([np.sin(bearing), np.cos(bearing)])
+    degrees = np.radians(Frame.around(51.2, 4.4).to_degrees(position))
+    ground = haversine_distances(np.radians([[51.2, 4.4]]), degrees)[0] * 6_371_010
+    np.testing.assert_allclose(ground, 10_000, atol=1e-4)
+
+
+def test_measured_positions_are_exactly_the_published_ones(measured_campus):
+    published = measured_campus.frame.to_publisher(measured_campus.position)
+    for part, key in (("train", "uji_training"), ("validation", "uji_validation")):
+        columns = pd.read_csv(datasets.find(datasets.REGISTRY[key]), usecols=["LONGITUDE", "LATITUDE"])
+        expected = columns[["LONGITUDE", "LATITUDE"]].to_numpy()
+        np.testing.assert_array_equal(published[measured_campus.part == part], expected)
+    # The first row of trainingData.csv, as printed there.
+    assert tuple(published[0]) == (-7541.2642999999225, 4864920.7782000005)
+
+
+def test_measured_places_are_on_the_campus_in_castellon(measured_campus):
+    """Universitat Jaume I is at 39.9945° N, 0.0685° W."""
+    latitude, longitude = measured_campus.frame.to_degrees(measured_campus.position).T
+    assert 39.991 < latitude.min() < latitude.max() < 39.995
+    assert -0.071 < longitude.min() < longitude.max() < -0.065

@@ -1,0 +1,173 @@
+"""Makefile, environment files, README and committed outputs do what they say."""
+
+import ast
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from lib import models, results
+from lib.paths import ROOT
+
+BUILT = "notebooks/smoke-simulated"
+
+
+def notebooks_in(output: str) -> list[str]:
+    """Numbers of the notebooks that a `make -n` would run."""
+    return re.findall(r"run\.py notebooks/(\d\d)_", output)
+
+
+# === Makefile ===
+
+
+def test_help_is_the_default_and_names_every_target(make, tmp_path):
+    printed = make(outputs=tmp_path).stdout
+    for target in ("help", "setup", "data", "all", "smoke", "search", "test", "lab", "lock", "clean"):
+        assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
+
+
+def test_make_all_runs_every_notebook_once(make, made):
+    assert sorted(path.stem[:2] for path in (made / BUILT).glob("*.ipynb")) == ["01", "02", "03", "04", "05"]
+    again = make("all", outputs=made)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("touched", "rerun"),
+    [
+        ("lib/baselines.py", ["05"]),
+        ("lib/models.py", ["02", "03", "04", "05"]),
+        ("lib/plots.py", ["01", "02", "03", "04", "05"]),
+        ("notebooks/01_explore_rssi.ipynb", ["01", "05"]),
+        ("notebooks/04_umlp.ipynb", ["04", "05"]),
+    ],
+)
+def test_a_touched_file_reruns_what_depends_on_it(make, made, touched, rerun):
+    would = make("-n", "-W", touched, "all", outputs=made)
+    assert sorted(notebooks_in(would.stdout)) == rerun
+
+
+def test_a_failed_notebook_is_kept_with_its_traceback_and_no_target(make, checkout, tmp_path):
+    notebook = checkout / "notebooks" / "01_explore_rssi.ipynb"
+    target, whole = tmp_path / BUILT / notebook.name, notebook.read_text()
+    try:
+        notebook.write_text(whole.replace("datasets.load(", "datasets.lode("))
+        finished = make(str(target), outputs=tmp_path)
+    finally:
+        notebook.write_text(whole)
+    assert finished.returncode != 0
+    assert not target.exists()
+    assert "AttributeError" in target.with_suffix(".failed.ipynb").read_text()
+    assert "01_explore_rssi.ipynb failed; see" in finished.stderr
+
+
+def imported(module: str, seen: set[str]) -> set[str]:
+    """Modules of lib/ that one of them imports, directly or not, itself included."""
+    if module not in seen:
+        seen.add(module)
+        for name in imports_of((ROOT / "lib" / f"{module}.py").read_text()):
+            imported(name, seen)
+    return seen
+
+
+def imports_of(source: str) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "lib":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
+            found.add(node.module.removeprefix("lib."))
+    return found
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    needed = set().union(*(imported(name, set()) for cell in cells for name in imports_of("".join(cell["source"]))))
+    database = make("-pn", "help", outputs=tmp_path).stdout
+    (line,) = re.findall(rf"^\S*/{notebook.stem}\.ipynb: (.*)$", database, flags=re.MULTILINE)
+    assert needed | {"__init__"} == {Path(path).stem for path in line.split() if path.startswith("lib/")}
+
+
+def test_library_imports_go_one_way():
+    order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "training", "metrics"]
+    order += ["results", "plots", "baselines"]
+    assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
+    allowed_early = {("metrics", "fingerprints")}
+    for position, module in enumerate(order):
+        upward = imports_of((ROOT / "lib" / f"{module}.py").read_text()) - set(order[:position])
+        assert not {(module, name) for name in upward} - allowed_early, module
+
+
+# === Environments ===
+
+
+def test_lock_pins_what_pyproject_asks_for():
+    lock = dict(
+        re.findall(r"^([a-z0-9._-]+)==([^ \\;]+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    )
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    for requirement in asked:
+        name, _, version = requirement.partition("==")
+        assert name in lock, name
+        assert version in ("", lock[name]), name
+
+
+def test_conda_environment_installs_the_same_lock_on_the_same_python():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, _, pip = environment["dependencies"]
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert python.replace("python=", "==") + ".*" == required
+    assert pip == {"pip": ["-r requirements.lock"]}
+
+
+# === README and committed outputs ===
+
+
+def test_readme_shows_the_tables_as_they_are_in_outputs():
+    readme = (ROOT / "README.md").read_text()
+    assert "<!-- table: claims -->" in readme
+    assert results.fill(readme, ROOT / "outputs" / "tables") == readme
+
+
+def test_readme_commands_and_links_exist():
+    readme = (ROOT / "README.md").read_text()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    commands = set(re.findall(r"\bmake ([a-z]+)", readme))
+    assert {"all", "test"} <= commands <= targets
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_committed_results_are_of_measured_data_and_of_the_promised_columns():
+    for path in sorted((ROOT / "outputs" / "results").glob("*.csv")):
+        text = path.read_text()
+        assert "simulated" not in text, path.name
+    benchmark = results.read(ROOT / "outputs" / "results" / "benchmark.csv")
+    assert tuple(benchmark.columns) == results.COLUMNS
+    seeds = benchmark.dropna(subset="seed").groupby(["environment", "protocol", "model"])["seed"].nunique()
+    assert (seeds >= 3).all()
+
+
+def test_configuration_is_what_the_search_chose():
+    search = pd.read_csv(ROOT / "outputs" / "results" / "search.csv")
+    chosen = search[search["chosen"]].set_index("model")
+    for model, notebook in {"localizer": "03_transfer_learning", "umlp": "04_umlp"}.items():
+        source = "".join(
+            "".join(cell["source"]) + "\n"
+            for cell in json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+            if "parameters" in cell["metadata"].get("tags", [])
+        )
+        used = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+        row = chosen.loc[model]
+        assert (used["CONFIG"], used["DROPOUT"], used["LEARNING_RATE"]) == (
+            row["config"],
+            row["dropout"],
+            row["learning_rate"],
+        )
+    assert chosen.loc["localizer", "config"] == models.DEFAULT

@@ -1,0 +1,301 @@
+"""Result rows, tables and the claims ledger; and that nothing half-written is ever taken for a result."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import metrics, paths, preprocess, results
+
+CLOCK = {"fit_seconds": 12.5, "predict_us": 3.25}
+
+
+@pytest.fixture(scope="module")
+def indoor(campus):
+    return preprocess.process(campus, "official", np.arange(len(campus)), (0.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def outdoor(city):
+    return preprocess.process(city, "random", np.arange(len(city)), (0.0, 1.0))
+
+
+def moved(data, east=3.0, north=4.0):
+    """A prediction that is off by the same vector everywhere."""
+    return data.position[data.split.test] + [east, north]
+
+
+def result_rows(**changes):
+    """Three seeds of one model and one run of another."""
+    common = {"environment": "ujiindoorloc", "release": "made (9 rows)", "protocol": "official", "n_test": 3}
+    seeds = [{"model": "encoder_tl", "seed": seed, "mean_m": 10.0 + seed, "median_m": 8.0} for seed in range(3)]
+    rows = [common | row for row in (*seeds, {"model": "knn_euclidean", "seed": None, "mean_m": 9.61, "median_m": 7.0})]
+    return pd.DataFrame([{column: row.get(column) for column in results.COLUMNS} | changes for row in rows])
+
+
+# === Result rows ===
+
+
+def test_row_has_the_columns_of_the_contract(indoor, workspace):
+    row = results.evaluated(
+        indoor, "umlp", 3, moved(indoor), workspace, epochs=20, **CLOCK, building_hit=1.0, floor_hit=0.9
+    )
+    assert tuple(row) == results.COLUMNS
+    identity = ("environment", "release", "protocol", "model", "seed", "n_train", "n_test")
+    release = "simulated campus (seed 0) (800 rows)"
+    sizes = (len(indoor.split.train), 200)
+    assert tuple(row[name] for name in identity) == ("ujiindoorloc", release, "official", "umlp", 3, *sizes)
+    assert (row["epochs"], row["fit_seconds"], row["predict_us"]) == (20, 12.5, 3.25)
+    assert (row["building_hit"], row["floor_hit"]) == (1.0, 0.9)
+
+
+def test_errors_of_a_row_are_those_of_eq_6_indoors(indoor, workspace):
+    row = results.evaluated(indoor, "umlp", 0, moved(indoor), workspace, **CLOCK)
+    assert [row[name] for name in ("mean_m", "median_m", "p75_m", "p95_m")] == pytest.approx([5.0] * 4)
+    scaled = np.array([3.0, 4.0]) / np.ptp(indoor.position[indoor.split.train], axis=0)
+    assert row["rmse_normalised"] == pytest.approx(np.sqrt(np.mean(scaled**2)), rel=1e-4)
+
+
+def test_errors_of_a_row_are_those_of_eq_7_outdoors(outdoor, workspace):
+    predicted = moved(outdoor, 30, -40)
+    row = results.evaluated(outdoor, "umlp", 0, predicted, workspace, **CLOCK)
+    true = outdoor.position[outdoor.split.test]
+    expected = metrics.haversine_errors(outdoor.frame.to_degrees(true), outdoor.frame.to_degrees(predicted))
+    assert row["mean_m"] == pytest.approx(expected.mean()) and row["mean_m"] == pytest.approx(50, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", [0, 7, None])
+def test_error_of_every_row_can_be_read_again(indoor, workspace, seed):
+    predicted = indoor.position[indoor.split.test] + np.arange(200)[:, None] * [0.6, 0.8]
+    row = results.evaluated(indoor, "knn_euclidean", seed, predicted, workspace, **CLOCK)
+    np.testing.assert_allclose(results.read_errors(workspace, row), np.arange(200), atol=1e-9)
+    table = results.write([row], workspace.results / "benchmark.csv", results.COLUMNS)
+    assert len(results.read_errors(workspace, table.iloc[0])) == 200
+    assert len(results.read_errors(workspace, results.read(workspace.results / "benchmark.csv").iloc[0])) == 200
+
+
+def test_what_a_model_does_not_give_is_left_empty(indoor, workspace):
+    row = results.evaluated(indoor, "umlp", 0, moved(indoor), workspace, **CLOCK)
+    assert [row[name] for name in ("building_hit", "floor_hit", "epochs")] == [None] * 3
+
+
+def test_a_model_may_have_learned_from_more_than_the_training_part(indoor, workspace):
+    row = results.evaluated(indoor, "unified", 0, moved(indoor), workspace, n_train=1234, **CLOCK)
+    assert row["n_train"] == 1234
+
+
+def test_prediction_that_does_not_fit_the_test_rows_is_refused(indoor, workspace):
+    with pytest.raises(ValueError, match=r"\(n, 2\). Received: \(200, 2\) and \(199, 2\)"):
+        results.evaluated(indoor, "umlp", 0, moved(indoor)[:-1], workspace, **CLOCK)
+    assert list(workspace.errors.iterdir()) == []
+
+
+# === Files ===
+
+
+def test_written_table_reads_as_it_was(tmp_path):
+    rows = result_rows(epochs=20, fit_seconds=0.1)
+    written = results.write(rows, tmp_path / "deep" / "benchmark.csv", results.COLUMNS)
+    read = results.read(tmp_path / "deep" / "benchmark.csv")
+    assert list(read.columns) == list(results.COLUMNS)
+    assert read["seed"].dtype == read["epochs"].dtype == "Int64"
+    assert read["seed"].tolist()[:3] == [0, 1, 2] and read["seed"].isna().tolist() == [False] * 3 + [True]
+    for column in ("environment", "model", "seed", "mean_m", "epochs", "fit_seconds"):
+        pd.testing.assert_series_equal(read[column], written[column], check_dtype=False)
+
+
+def test_write_returns_the_numbers_that_the_file_has(tmp_path):
+    written = results.write(result_rows(mean_m=10 / 3), tmp_path / "benchmark.csv")
+    np.testing.assert_array_equal(written["mean_m"], results.read(tmp_path / "benchmark.csv")["mean_m"])
+
+
+def test_writing_what_was_read_gives_the_same_file(tmp_path):
+    results.write(result_rows(mean_m=10 / 3), tmp_path / "one.csv")
+    results.write(results.read(tmp_path / "one.csv"), tmp_path / "other.csv")
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "other.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        result_rows().drop(columns="mean_m"),
+        result_rows().assign(extra=1),
+        result_rows()[list(reversed(results.COLUMNS))],
+    ],
+    ids=["missing", "more", "another order"],
+)
+def test_other_columns_are_refused_and_the_old_table_stays(tmp_path, table):
+    path = tmp_path / "benchmark.csv"
+    results.write(result_rows(), path, results.COLUMNS)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"benchmark\.csv must have columns .*Received: "):
+        results.write(table, path, results.COLUMNS)
+    assert path.read_bytes() == before
+
+
+def test_reading_what_was_not_written_says_what_to_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"benchmark\.csv does not exist.*make all"):
+        results.read(tmp_path / "benchmark.csv")
+
+
+def test_a_file_is_replaced_whole(tmp_path):
+    target = tmp_path / "deep" / "table.csv"
+    with paths.replacing(target) as temporary:
+        assert temporary.suffix == ".csv" and temporary.parent == target.parent
+        temporary.write_text("new")
+        assert not target.exists()
+    assert target.read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("interruption", [ValueError, KeyboardInterrupt])
+def test_an_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, interruption):
+    target = tmp_path / "table.csv"
+    target.write_text("old")
+    with pytest.raises(interruption), paths.replacing(target) as temporary:
+        temporary.write_text("half of the n")
+        raise interruption
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+# === Where outputs go ===
+
+
+@pytest.mark.parametrize(
+    ("profile", "simulated", "expected"),
+    [
+        ("full", False, ""),
+        ("full", True, "simulated"),
+        ("smoke", False, "smoke"),
+        ("smoke", True, "smoke/simulated"),
+        (None, False, "lab"),
+    ],
+)
+def test_only_a_full_run_on_measured_data_writes_to_the_committed_outputs(
+    tmp_path, monkeypatch, profile, simulated, expected
+):
+    monkeypatch.setenv("FINGERPRINT_OUTPUTS", str(tmp_path))
+    monkeypatch.delenv("PROFILE", raising=False)
+    if profile:
+        monkeypatch.setenv("PROFILE", profile)
+    place = paths.workspace(simulated)
+    assert place.outputs == tmp_path / expected
+    assert place.tables == tmp_path / expected / "tables" and place.tables.is_dir()
+    assert place.processed.is_relative_to(tmp_path / "processed")
+
+
+# === Tables ===
+
+
+def test_interval_is_that_of_the_mean():
+    """1…5: mean 3, t(0.975, 4) = 2.776, standard error 0.7071."""
+    assert results.with_interval([1, 2, 3, 4, 5]) == "3.00 ± 1.96"
+    assert results.with_interval([1, 2, 3, 4, 5], digits=0) == "3 ± 2"
+    assert results.with_interval([6.654]) == "6.65"
+
+
+def test_summary_has_a_row_a_model_with_mean_and_interval_over_seeds():
+    table = results.summarise(result_rows(), values=("mean_m", "median_m")).set_index("model")
+    assert list(table.index) == ["encoder_tl", "knn_euclidean"]
+    assert list(table["seeds"]) == [3, 1] and list(table["n_test"]) == [3, 3]
+    assert table.loc["encoder_tl", "mean_m"] == "11.00 ± 2.48"  # t(0.975, 2) = 4.303 times 1 / √3
+    assert table.loc["encoder_tl", "median_m"] == "8.00 ± 0.00"
+    assert table.loc["knn_euclidean", "mean_m"] == "9.61"
+
+
+def test_summary_keeps_environments_releases_and_protocols_apart():
+    rows = pd.concat([result_rows(), result_rows(protocol="pooled"), result_rows(release="another")])
+    assert len(results.summarise(rows, values=("mean_m",))) == 6
+
+
+def test_table_is_written_in_three_forms(tmp_path):
+    table = pd.DataFrame({"model": ["encoder_tl", "knn"], "mean_m": ["6.65 ± 0.10", None]})
+    results.write_table(table, tmp_path, "benchmark", "On the official split.", simulated=False)
+    csv, markdown, latex = ((tmp_path / f"benchmark.{suffix}").read_text() for suffix in ("csv", "md", "tex"))
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "benchmark.csv"), table, check_dtype=False)
+    assert "| encoder_tl | 6.65 ± 0.10 |" in markdown and markdown.endswith("On the official split.\n")
+    assert r"encoder\_tl & 6.65 ± 0.10" in latex and "On the official split." in latex
+    for text in (csv, markdown, latex):
+        assert "nan" not in text.lower() and "None" not in text and "simulated" not in text.lower()
+
+
+def test_table_of_simulated_data_says_so_in_every_form(tmp_path):
+    results.write_table(pd.DataFrame({"model": ["umlp"]}), tmp_path, "benchmark", "Note.", simulated=True)
+    assert (tmp_path / "benchmark.md").read_text().startswith("**SIMULATED DATA")
+    assert (tmp_path / "benchmark.tex").read_text().startswith("% SIMULATED DATA")
+    assert set(pd.read_csv(tmp_path / "benchmark.csv")["data"]) == {"simulated"}
+
+
+# === Claims ===
+
+
+@pytest.mark.parametrize(
+    ("rule", "ours", "tolerance", "verdict"),
+    [
+        ("equal", 249, 0, results.HOLDS),
+        ("equal", 248, 0, results.FAILS),
+        ("equal", 248, 1, results.HOLDS),
+        ("equal", 251, 1, results.FAILS),
+        ("at most", 249, 0, results.HOLDS),
+        ("at most", 10, 0, results.HOLDS),
+        ("at most", 249.1, 0, results.FAILS),
+        ("at most", 249.1, 0.2, results.HOLDS),
+        ("at least", 249, 0, results.HOLDS),
+        ("at least", 300, 0, results.HOLDS),
+        ("at least", 248.9, 0, results.FAILS),
+        ("at least", 248.9, 0.2, results.HOLDS),
+    ],
+)
+def test_verdict_follows_the_rule(rule, ours, tolerance, verdict):
+    line = results.claim("access points left", 249, ours, rule=rule, tolerance=tolerance)
+    assert tuple(line) == results.CLAIM_COLUMNS
+    assert (line["paper"], line["ours"], line["verdict"], line["seeds"]) == (249, ours, verdict, 1)
+    assert line["ci95"] is None and line["note"] == ""
+
+
+@pytest.mark.parametrize("ours", [None, [], 361.0])
+def test_what_the_data_cannot_answer_is_not_judged(ours):
+    line = results.claim("MDE outdoors", 361.21, ours, rule="at most", checkable=False, note="another release")
+    assert line["verdict"] == results.UNCHECKED == "cannot be checked on this release"
+    assert line["ours"] == (361.0 if ours else None) and line["note"] == "another release"
+
+
+def test_no_value_of_ours_cannot_be_checked_either():
+    assert results.claim("MDE", 6.65, None, rule="at most")["verdict"] == results.UNCHECKED
+
+
+def test_claim_over_seeds_has_mean_interval_and_count():
+    line = results.claim("MDE indoors", 20.0, [1, 2, 3, 4, 5], rule="at most", unit="m", release="made", protocol="p")
+    assert (line["ours"], line["ci95"], line["seeds"], line["verdict"]) == (3.0, 1.9632, 5, results.HOLDS)
+    assert (line["unit"], line["release"], line["protocol"], line["note"]) == ("m", "made", "p", "")
+
+
+@pytest.mark.parametrize("rule", ["at most", "at least"])
+def test_interval_across_the_papers_value_is_noted(rule):
+    line = results.claim("MDE indoors", 3.5, [1, 2, 3, 4, 5], rule=rule, note="Five seeds")
+    assert line["verdict"] == (results.HOLDS if rule == "at most" else results.FAILS)
+    assert line["note"] == "Five seeds; the 95 % interval reaches across the paper's value"
+
+
+def test_unknown_rule_is_named_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"`rule` must be one of equal, at most, at least\. Received: about"):
+        results.claim("MDE", 6.65, 6.6, rule="about")
+
+
+# === README ===
+
+
+def test_tables_of_a_document_are_filled_from_the_files(tmp_path):
+    (tmp_path / "one.md").write_text("| 1 |\n")
+    (tmp_path / "two.md").write_text("| a \\1 |\n\nNote.\n")
+    document = "A\n<!-- table: one -->\nold\n\nolder\n<!-- end -->\nB\n<!-- table: two -->\n<!-- end -->\nC\n"
+    filled = results.fill(document, tmp_path)
+    assert filled == (
+        "A\n<!-- table: one -->\n| 1 |\n<!-- end -->\nB\n<!-- table: two -->\n| a \\1 |\n\nNote.\n<!-- end -->\nC\n"
+    )
+    assert results.fill(filled, tmp_path) == filled
+
+
+def test_document_that_names_no_existing_table_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        results.fill("<!-- table: none -->\n<!-- end -->\n", tmp_path)

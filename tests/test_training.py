@@ -1,0 +1,366 @@
+"""Training lowers the loss, transfer copies the base model alone, and only a finished run is remembered."""
+
+import functools
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import models, preprocess, training
+
+SETTINGS = {"loss": "mse", "epochs": 3, "batch_size": 16, "learning_rate": 0.01}
+COLUMNS = ["epoch", "loss", "rmse", "val_loss", "val_rmse", "seconds"]
+SMALL = {"config": "narrow", "dropout": 0.1, "epochs": 2, "batch_size": 256, "learning_rate": 0.01}
+
+
+def small_localizer(n_inputs: int = 5, base_width: int = 6) -> keras.Model:
+    """A localizer as `models.localizer` makes them, a few units wide."""
+    inputs = keras.Input((n_inputs,), name="rssi")
+    encoded = models.encoder(n_inputs, hidden=(), latent=8, dropout=0.0)(inputs)
+    base = models.base_model(8, hidden=(), intermediate=base_width, dropout=0.1)(encoded)
+    return keras.Model(inputs, models.predictive_head(base_width, hidden=())(base), name="localizer")
+
+
+def plain(width: int = 6, seen_by: tuple = ("position",)) -> keras.Model:
+    """The smallest network with everything that chance or order touches: weights, statistics and dropout."""
+    inputs = keras.Input((5,), name="rssi")
+    x = keras.layers.Dense(width, activation="relu", name="hidden")(inputs)
+    x = keras.layers.Dropout(0.1, name="dropout")(keras.layers.BatchNormalization(momentum=0.9, name="norm")(x))
+    outputs = {
+        "environment": keras.layers.Dense(1, activation="sigmoid", name="environment"),
+        "position": keras.layers.Dense(2, name="position"),
+    }
+    made = {name: outputs[name](x) for name in seen_by}
+    return keras.Model(inputs, made if len(made) > 1 else made["position"], name="plain")
+
+
+def rows(n: int, seed: int):
+    """Scans and the positions that they tell, learnable."""
+    x = np.random.default_rng(seed).random((n, 5), dtype=np.float32)
+    return x, np.stack([x[:, :2].mean(axis=1), x[:, 2]], axis=1)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return rows(70, 0)
+
+
+@pytest.fixture(scope="module")
+def validation():
+    return rows(32, 1)
+
+
+@pytest.fixture(scope="module")
+def test():
+    return rows(16, 2)[0]
+
+
+@pytest.fixture
+def quick_fit(monkeypatch):
+    """Stands for `training.fit` where only what is done with its result matters; it moves each weight by 0.25."""
+
+    def fit(model, train, validation, *, epochs, **settings):
+        model.set_weights([weight + 0.25 for weight in model.get_weights()])
+        return pd.DataFrame([dict.fromkeys(COLUMNS, 1 / 3) | {"epoch": epoch + 1} for epoch in range(epochs)])
+
+    monkeypatch.setattr(training, "fit", fit)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def called(*arguments, **settings):
+        raise AssertionError("trained again")
+
+    return lambda: monkeypatch.setattr(training, "fit", called)
+
+
+def assert_same_weights(one, other) -> None:
+    for a, b in zip(*(part if isinstance(part, list) else part.get_weights() for part in (one, other)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def assert_same_run(one: training.Run, other: training.Run) -> None:
+    assert_same_weights(one.model, other.model)
+    pd.testing.assert_frame_equal(
+        one.curves.drop(columns="seconds"), other.curves.drop(columns="seconds"), check_exact=True
+    )
+    assert one.predicted.keys() == other.predicted.keys()
+    for name in one.predicted:
+        np.testing.assert_array_equal(one.predicted[name], other.predicted[name])
+
+
+# === fit ===
+
+
+@pytest.fixture(scope="module")
+def fitted(train, validation):
+    """A small localizer after 30 epochs, and its curves."""
+    training.seed_everything(0)
+    model = small_localizer()
+    return model, training.fit(model, train, validation, **SETTINGS | {"epochs": 30})
+
+
+def test_fit_lowers_the_loss_and_returns_one_row_an_epoch(fitted):
+    curves = fitted[1]
+    assert list(curves.columns) == COLUMNS
+    assert curves["epoch"].tolist() == list(range(1, 31))
+    assert curves["loss"].iloc[-1] < 0.3 * curves["loss"].iloc[0]
+    assert curves["val_loss"].iloc[-1] < curves["val_loss"].iloc[0]
+    assert curves["seconds"].is_monotonic_increasing and curves["seconds"].iloc[0] > 0
+
+
+def test_fit_sees_every_row_in_every_epoch(fitted):
+    """70 rows are five batches of 16, the last one not full."""
+    assert int(fitted[0].optimizer.iterations) == 30 * 5
+
+
+def test_curves_are_of_the_validation_rows(fitted, validation):
+    model, curves = fitted
+    error = keras.ops.convert_to_numpy(model(validation[0])) - validation[1]
+    assert curves["val_rmse"].iloc[-1] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
+    assert curves["val_loss"].iloc[-1] == pytest.approx(np.mean(error**2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", -1),
+        ("batch_size", 0),
+        ("batch_size", -16),
+        ("learning_rate", 0.0),
+        ("learning_rate", -0.1),
+        ("learning_rate", float("nan")),
+    ],
+)
+def test_setting_that_is_not_positive_is_named(train, validation, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be positive. Received: {name}={value}"):
+        training.fit(plain(), train, validation, **SETTINGS | {name: value})
+
+
+def test_loss_that_becomes_nan_is_an_error_that_names_the_training(train, validation):
+    x, y = train
+    spoilt = y.copy()
+    spoilt[5, 0] = np.nan
+    with pytest.raises(ValueError, match=r"encoder_tl, seed 3: the loss became nan in epoch 1$"):
+        training.fit(plain(), (x, spoilt), validation, **SETTINGS, label="encoder_tl, seed 3")
+
+
+# === transfer ===
+
+
+def test_transfer_copies_the_base_model_with_its_statistics_and_nothing_else(fitted):
+    source, target = fitted[0], small_localizer(n_inputs=9)
+    given = source.get_weights()
+    before = {name: target.get_layer(name).get_weights() for name in ("encoder", "base_model", "predictive_head")}
+    training.transfer(source, target)
+
+    base = source.get_layer("base_model")
+    paths = [weight.path for weight in base.weights]
+    assert any("moving_mean" in path for path in paths) and any("moving_variance" in path for path in paths)
+    assert_same_weights(base, target.get_layer("base_model"))
+    for path, old, new in zip(paths, before["base_model"], base.get_weights(), strict=True):
+        assert np.any(old != new), f"{path} was the same before"
+    for name in ("encoder", "predictive_head"):
+        assert_same_weights(before[name], target.get_layer(name))
+    assert_same_weights(given, source)
+
+
+def test_what_happens_to_the_target_leaves_the_source_alone():
+    source, target = small_localizer(), small_localizer()
+    training.transfer(source, target)
+    before = source.get_weights()
+    target.set_weights([weight + 1 for weight in target.get_weights()])
+    assert_same_weights(before, source)
+
+
+def test_transfer_between_base_models_of_different_shape_is_refused():
+    target = small_localizer(base_width=7)
+    before = target.get_weights()
+    with pytest.raises(
+        ValueError, match=r"both base models must have the same weights. Received: .*\(8, 6\).*\(8, 7\)"
+    ):
+        training.transfer(small_localizer(), target)
+    assert_same_weights(before, target)
+
+
+# === run ===
+
+
+@pytest.fixture(scope="module")
+def make(train, validation, test):
+    """Makes a run in a folder; arguments replace the usual ones."""
+
+    def made(folder, *, build=plain, train=train, validation=validation, test=test, seed=0, **changes):
+        return training.run(folder, build, train, validation, test, seed, **SETTINGS | changes)
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, make):
+    """A run that was really trained, and its folder."""
+    folder = tmp_path_factory.mktemp("runs") / "plain-s0"
+    return make(folder), folder
+
+
+def test_run_holds_what_the_training_left(finished, test):
+    run, folder = finished
+    assert list(run.curves.columns) == COLUMNS and len(run.curves) == SETTINGS["epochs"]
+    assert run.predicted.keys() == {"position"}
+    np.testing.assert_allclose(run.predicted["position"], run.model.predict(test, verbose=0), atol=1e-6)
+    assert run.seconds > 0 and run.predict_us > 0
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_same_seed_gives_identical_weights_and_curves(finished, make, tmp_path):
+    assert_same_run(finished[0], make(tmp_path / "elsewhere"))
+
+
+def test_the_same_run_is_remembered(finished, make, no_training):
+    run, folder = finished
+    no_training()
+    remembered = make(folder)
+    assert_same_run(run, remembered)
+    assert (remembered.seconds, remembered.predict_us) == (run.seconds, run.predict_us)
+    pd.testing.assert_frame_equal(run.curves, remembered.curves, check_exact=True)
+
+
+def test_run_of_two_outputs_has_the_columns_of_both_and_is_remembered(make, tmp_path, no_training):
+    changes = {
+        name: (x, {"environment": (x[:, :1] > 0.5).astype(np.float32), "position": y})
+        for name, (x, y) in {"train": rows(70, 0), "validation": rows(32, 1)}.items()
+    }
+    changes["loss"] = {"environment": "binary_crossentropy", "position": "mse"}
+    changes["build"] = functools.partial(plain, seen_by=("environment", "position"))
+    run = make(tmp_path / "run", **changes)
+    of_outputs = {f"{part}{name}_loss" for part in ("", "val_") for name in ("environment", "position")}
+    assert set(run.curves.columns) == {*COLUMNS, *of_outputs}
+    assert {name: values.shape for name, values in run.predicted.items()} == {
+        "environment": (16, 1),
+        "position": (16, 2),
+    }
+    np.testing.assert_allclose(
+        run.curves["val_loss"], run.curves["val_environment_loss"] + run.curves["val_position_loss"], rtol=1e-5
+    )
+    no_training()
+    assert_same_run(run, make(tmp_path / "run", **changes))
+
+
+def from_other_weights():
+    model = plain()
+    model.set_weights([weight + 0.5 for weight in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"epochs": 4},
+        {"batch_size": 8},
+        {"learning_rate": 0.02},
+        {"decay": False},
+        {"loss": "mae"},
+        {"train": rows(70, 9)},
+        {"train": (rows(70, 0)[0], rows(70, 9)[1])},
+        {"validation": rows(32, 9)},
+        {"test": rows(16, 9)[0]},
+        {"build": from_other_weights},
+        {"build": functools.partial(plain, width=7)},
+    ],
+    ids=lambda changes: "-".join(changes),
+)
+def test_anything_that_decides_a_run_trains_anew(finished, make, no_training, changes):
+    run, folder = finished
+    no_training()
+    with pytest.raises(AssertionError, match="trained again"):
+        make(folder, **changes)
+    assert_same_run(run, make(folder))
+
+
+def test_another_seed_takes_the_place_of_the_run_in_its_folder(make, tmp_path, quick_fit, no_training):
+    first, second = make(tmp_path / "run"), make(tmp_path / "run", seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert np.any(first.predicted["position"] != second.predicted["position"])
+    no_training()
+    assert_same_run(second, make(tmp_path / "run", seed=1))
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_a_run_interrupted_in_training_leaves_nothing(finished, make, tmp_path, monkeypatch, interruption):
+    def interrupted(model, *arguments, **settings):
+        model.set_weights([weight * 2 for weight in model.get_weights()])
+        raise interruption
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    for _ in range(2):  # the second attempt does not take the first for a result either
+        with pytest.raises(interruption):
+            make(tmp_path / "run")
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_run_interrupted_in_writing_leaves_nothing_and_keeps_the_one_before(
+    make, tmp_path, quick_fit, no_training, monkeypatch
+):
+    before = make(tmp_path / "run")
+
+    def full(*arguments, **contents):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez_compressed", full)
+        with pytest.raises(OSError, match="no space"):
+            make(tmp_path / "run", seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    no_training()
+    assert_same_run(before, make(tmp_path / "run"))
+
+
+# === The paper's networks ===
+
+
+@pytest.fixture(scope="module")
+def indoor(campus):
+    return preprocess.process(campus, "official", np.arange(len(campus)), (0.0, 1.0))
+
+
+@pytest.fixture(scope="module")
+def outdoor(city):
+    return preprocess.process(city, "random", np.arange(len(city)), (0.0, 1.0))
+
+
+def test_transferred_localizer_starts_from_the_base_model_of_its_source(indoor, outdoor, tmp_path, quick_fit):
+    source = training.train_localizer(outdoor, tmp_path / "source", 0, **SMALL)
+    scratch = training.train_localizer(indoor, tmp_path / "scratch", 0, **SMALL)
+    transferred = training.train_localizer(indoor, tmp_path / "tl", 0, source=source, **SMALL)
+    learned = [weight + 0.25 for weight in source.model.get_layer("base_model").get_weights()]
+    assert_same_weights(learned, transferred.model.get_layer("base_model"))
+    for name in ("encoder", "predictive_head"):
+        assert_same_weights(scratch.model.get_layer(name), transferred.model.get_layer(name))
+    assert transferred.predicted["position"].shape == (len(indoor.split.test), 2)
+
+
+def test_search_predicts_the_validation_rows(city, tmp_path, quick_fit):
+    data = preprocess.process(city, "search", np.arange(len(city)), (0.0, 1.0))
+    run = training.train_localizer(data, tmp_path / "run", 0, **SMALL)
+    assert len(run.predicted["position"]) == len(data.split.validation)
+
+
+def test_umlp_trains_on_the_chosen_rows_and_predicts_all_test_rows(indoor, outdoor, tmp_path, monkeypatch):
+    seen = {}
+
+    def fit(model, train, validation, **settings):
+        seen.update(train=train, validation=validation)
+        return pd.DataFrame([dict.fromkeys(COLUMNS, 1.0)])
+
+    monkeypatch.setattr(training, "fit", fit)
+    parts = preprocess.unify(indoor, outdoor)
+    only_indoor = parts["train"][1]["environment"][:, 0] == 0
+    run = training.train_umlp(parts, tmp_path / "run", 0, rows=only_indoor, **SMALL)
+    np.testing.assert_array_equal(seen["train"][0], parts["train"][0][only_indoor])
+    assert seen["train"][1]["environment"].max() == 0 and len(seen["train"][1]["position"]) == only_indoor.sum()
+    assert seen["validation"] is parts["validation"]
+    n_test = len(indoor.split.test) + len(outdoor.split.test)
+    assert {name: len(values) for name, values in run.predicted.items()} == {"environment": n_test, "position": n_test}
