@@ -20,7 +20,7 @@ BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
 RUN = $(BIN)/python notebooks/run.py
 
 # === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
-library = $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
+library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
 EXPLORE := $(call library,splits preprocess metrics results plots)
 MODELS := $(call library,splits preprocess models training metrics results plots)
 SEARCH := $(call library,splits preprocess models training metrics results)

@@ -9,6 +9,7 @@ import json
 import lzma
 import sys
 import tempfile
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from requests.exceptions import RequestException
 
 from lib import simulate
 from lib.fingerprints import FingerprintSet, Frame, Release
-from lib.paths import RAW, data_folders, data_mode, replacing
+from lib.paths import RAW, ROOT, data_folders, data_mode, replacing
 
 
 class DataError(ValueError):
@@ -35,7 +36,7 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """One publisher's file.
+    """One publisher's file, an entry of `data/registry.toml`.
 
     Attributes:
         file: path below a data folder; `.xz` may follow.
@@ -56,48 +57,7 @@ class Source:
     member: str | None = None
 
 
-_UJI = {
-    "licence": "CC BY 4.0",
-    "citation": "Torres-Sospedra et al. (2014). UJIIndoorLoc. UCI Machine Learning Repository, doi:10.24432/C5MS59",
-    "url": "https://archive.ics.uci.edu/static/public/310/ujiindoorloc.zip",
-}
-_ANTWERP = "Aernouts et al. (2018). Sigfox and LoRaWAN Datasets for Fingerprint Localization, doi:10.3390/data3020013"
-
-REGISTRY = {
-    "uji_training": Source(
-        file="ujiindoorloc/trainingData.csv",
-        sha256="45ca0128bd12019c976bb4793e407c979c82995d7a5940ab7288620247905168",
-        size=42_725_381,
-        rows=19_937,
-        member="trainingData.csv",
-        **_UJI,
-    ),
-    "uji_validation": Source(
-        file="ujiindoorloc/validationData.csv",
-        sha256="5f90c536648cd657b2c516d20c4e0968d4003279ea6bd5d5d5322d3f1e8905c0",
-        size=2_381_949,
-        rows=1_111,
-        member="validationData.csv",
-        **_UJI,
-    ),
-    "lorawan_full": Source(
-        file="lorawan_antwerp/lorawan_antwerp_2019_dataset.csv",
-        sha256="870abe60a4bd81f31ede6f269b6bc6329e05d2731343dff7015bae1a61218446",
-        size=56_500_000,
-        rows=130_429,
-        licence="CC BY 4.0",
-        citation=_ANTWERP + "; release of 2019, doi:10.5281/zenodo.3342253",
-        url="https://zenodo.org/records/3342253/files/lorawan_antwerp_2019_dataset.csv?download=1",
-    ),
-    "lorawan_3gw": Source(
-        file="lorawan_antwerp/lorawan_antwerp_3gw.csv",
-        sha256="e1665818d69dcdf9d4ed6e86c8eaed650255fef99ce2d62f0d5ed725ce0b2128",
-        size=6_632_574,
-        rows=16_613,
-        licence="CC BY 4.0",
-        citation=_ANTWERP + "; messages heard by at least 3 gateways, derived from doi:10.5281/zenodo.3904158",
-    ),
-}
+REGISTRY = {key: Source(**entry) for key, entry in tomllib.loads((ROOT / "data" / "registry.toml").read_text()).items()}
 
 
 # === Finding, checking, fetching ===

@@ -121,7 +121,7 @@ def predictive_head(intermediate: int, hidden: Sequence[int], dropout: float = 0
     return keras.Model(inputs, layers.Dense(2, name="position")(x), name="predictive_head")
 
 
-def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.05) -> keras.Model:
+def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.02) -> keras.Model:
     """Encoder → base model → predictive head (the paper's Fig. 1(a)).
 
     Args:
@@ -144,7 +144,7 @@ def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.05)
     return keras.Model(inputs, head(base(encode(inputs))), name="localizer")
 
 
-def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.05) -> keras.Model:
+def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.02) -> keras.Model:
     """The unified multilayer perceptron: one trunk, two outputs (the paper's Fig. 1(b)).
 
     Args:

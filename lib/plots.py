@@ -209,9 +209,10 @@ def learning_curves(curves: pd.DataFrame, labels: Mapping[str, str], title: str,
         of_model = curves[curves["model"] == model]
         _curve(axis, of_model, "rmse", colour, f"{label}, training", "--")
         _curve(axis, of_model, "val_rmse", colour, f"{label}, {validation}")
-    seeds = curves["seed"].nunique()
     axis.set(xlabel="epoch", ylabel="RMSE of normalised coordinates", yscale="log")
-    axis.set_title(f"{title}\n(mean of {seeds} seeds; band: their range)", fontsize=12)
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.set_title(f"{title}\nmean over seeds ({curves['seed'].nunique()}); band: their range", fontsize=12)
     axis.legend(fontsize=10)
     return figure
 
@@ -248,34 +249,25 @@ def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit:
 # === Benchmark ===
 
 
-def benchmark(rows: pd.DataFrame, quoted: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Mean error of every model under every protocol: each seed a dot, the mean a bar, the paper's figures as lines.
+def benchmark(rows: pd.DataFrame, quoted: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Figure:
+    """Mean error of every model under every protocol: the mean a bar, each seed a dot, the paper's figures as lines.
 
     Args:
         rows: tidy results.
-        quoted: columns `environment, label, mean_m`: published figures, drawn as dashed lines.
+        quoted: environment → label → published mean error in metres.
         names: model → its name on the axis.
     """
-    panels = _panels(rows)
-    figure, axes = plt.subplots(2, (len(panels) + 1) // 2, figsize=(13, 8))
-    for axis, ((environment, protocol), panel) in zip(axes.flat, panels, strict=True):
-        models = [model for model in names if model in set(panel["model"])]
-        means = panel.groupby("model")["mean_m"].mean()
-        axis.barh(
-            [names[model] for model in models],
-            [means[model] for model in models],
-            color=COLOURS[environment],
-            alpha=0.6,
-        )
+    figure, axes = plt.subplots(2, 2, figsize=(13, 8.5))
+    for axis, ((environment, protocol), panel) in zip(axes.flat, _panels(rows), strict=True):
+        means = panel.groupby("model")["mean_m"].mean().reindex(list(names)).dropna()
+        labels = [names[model] for model in means.index]
+        axis.barh(labels, means, color=COLOURS[environment], alpha=0.6)
         axis.scatter(panel["mean_m"], panel["model"].map(names), color="black", s=12, zorder=3)
-        for model in models:
-            axis.text(0, names[model], f"  {means[model]:.4g} m", va="center", fontsize=11)
-        of_environment = quoted[quoted["environment"] == environment]
-        for style, line in zip(("--", ":"), of_environment.itertuples(), strict=False):
-            axis.axvline(
-                line.mean_m, color="firebrick", linestyle=style, linewidth=1.2, label=f"{line.label}: {line.mean_m} m"
-            )
+        for label, mean in zip(labels, means, strict=True):
+            axis.text(1.01, label, f"{mean:.4g} m", va="center", transform=axis.get_yaxis_transform())
+        for style, (label, mean) in zip(("--", ":"), quoted[environment].items(), strict=True):
+            axis.axvline(mean, color="firebrick", linestyle=style, label=f"{label}, quoted: {mean} m")
         axis.invert_yaxis()
         axis.set(xlabel="mean distance error (m)", title=f"{ENVIRONMENTS[environment]} — {protocol}")
-        axis.legend(fontsize=9, loc="lower right", title="quoted, other rows", title_fontsize=9)
+        axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)
     return figure

@@ -20,11 +20,6 @@ with quiet_import():
     import keras
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and the Keras backend."""
-    keras.utils.set_random_seed(seed)
-
-
 class _Progress(keras.callbacks.Callback):
     """A bar over epochs that shows the validation error, and the curves with the time each epoch ended."""
 
@@ -178,7 +173,7 @@ def run(
         seed: of the network's first weights, the order of rows and the dropout.
         settings: the other arguments of `fit`; the label is the folder's name.
     """
-    seed_everything(seed)
+    keras.utils.set_random_seed(seed)
     model = build()
     key = _digest(model, keras.tree.flatten((train, validation, test)), settings | {"seed": seed})
     about = folder / "run.json"

@@ -96,7 +96,7 @@ def assert_same_run(one: training.Run, other: training.Run) -> None:
 @pytest.fixture(scope="module")
 def fitted(train, validation):
     """A small localizer after 30 epochs, and its curves."""
-    training.seed_everything(0)
+    keras.utils.set_random_seed(0)
     model = small_localizer()
     return model, training.fit(model, train, validation, **SETTINGS | {"epochs": 30})
 
