@@ -11,31 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from lib import models, quiet_import
+from lib import THREADS, models, quiet_import
 from lib.preprocess import ProcessedSet
 
 with quiet_import():
     import keras
-
-
-class _Progress(keras.callbacks.Callback):
-    """A bar over epochs that shows the validation error, and the curves with the time each epoch ended."""
-
-    def __init__(self, label: str, epochs: int):
-        super().__init__()
-        self.rows, self.started = [], time.perf_counter()
-        self.bar = tqdm(total=epochs, desc=label, unit="epoch", leave=False, mininterval=2.0)
-
-    def on_epoch_end(self, epoch, logs=None):
-        values = {name: float(value) for name, value in logs.items() if name != "learning_rate"}
-        self.rows.append({"epoch": epoch + 1, **values, "seconds": time.perf_counter() - self.started})
-        self.bar.set_postfix(val_loss=f"{logs['val_loss']:.5f}")
-        self.bar.update()
-
-    def on_train_end(self, logs=None):
-        self.bar.close()
+    from tqdm.keras import TqdmCallback
 
 
 def fit(
@@ -61,8 +43,8 @@ def fit(
         label: shown beside the progress bar.
 
     Returns:
-        One row an epoch: `epoch`, `loss`, `rmse` (of the normalised position), the same for validation rows with
-        `val_` before the name, and `seconds` since the start.
+        One row an epoch: `epoch`, `loss`, `rmse` (of the normalised position), and the same for validation rows with
+        `val_` before the name.
 
     Raises:
         ValueError: if epochs, batch size or learning rate is not positive, or the loss becomes NaN.
@@ -80,17 +62,17 @@ def fit(
         steps_per_execution=8,
         jit_compile=False,  # on a CPU, XLA makes these small steps two to three times slower
     )
-    progress = _Progress(label, epochs)
-    model.fit(
+    history = model.fit(
         *train,
         validation_data=validation,
         epochs=epochs,
         batch_size=batch_size,
         validation_batch_size=4096,
-        callbacks=[progress, keras.callbacks.TerminateOnNaN()],
+        callbacks=[TqdmCallback(verbose=0, desc=label, leave=False), keras.callbacks.TerminateOnNaN()],
         verbose=0,
-    )
-    curves = pd.DataFrame(progress.rows).rename(columns=lambda name: name.replace("position_rmse", "rmse"))
+    ).history
+    curves = pd.DataFrame(history).rename(columns=lambda name: name.replace("position_rmse", "rmse"))
+    curves.insert(0, "epoch", np.arange(1, len(curves) + 1))
     if not np.isfinite(curves["loss"]).all():
         raise ValueError(f"{label}: the loss became {curves['loss'].iloc[-1]} in epoch {len(curves)}")
     return curves
@@ -123,7 +105,7 @@ class Run:
         curves: one row an epoch, see `fit`.
         predicted: arrays by name, the network's outputs on the test rows; a single output is called `position`.
         seconds: wall time of the training.
-        predict_us: microseconds to predict one row, in one batch.
+        predict_us: microseconds to predict one row, in batches of 4,096.
     """
 
     model: keras.Model
@@ -143,9 +125,10 @@ def _predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _digest(model: keras.Model, arrays: list[np.ndarray], settings: dict) -> str:
-    """Of all that decides a run: the untrained network, its first weights, the data, the settings and this file."""
-    about = json.dumps({"model": model.get_config(), "settings": settings}, sort_keys=True, default=str)
-    digest = hashlib.sha256(about.encode() + keras.__version__.encode() + _THIS_FILE)
+    """Of all that decides a run: the untrained network, its weights, the data, the settings, Keras and this file."""
+    engine = [keras.__version__, keras.backend.backend(), THREADS]
+    about = json.dumps([model.get_config(), settings, engine], sort_keys=True, default=str)
+    digest = hashlib.sha256(about.encode() + _THIS_FILE)
     for array in (*model.get_weights(), *arrays):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

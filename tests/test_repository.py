@@ -2,7 +2,12 @@
 
 import ast
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -64,6 +69,24 @@ def test_a_failed_notebook_is_kept_with_its_traceback_and_no_target(make, checko
     assert not target.exists()
     assert "AttributeError" in target.with_suffix(".failed.ipynb").read_text()
     assert "01_explore_rssi.ipynb failed; see" in finished.stderr
+
+
+def test_a_killed_run_leaves_no_target(checkout, tmp_path):
+    target = tmp_path / "01_explore_rssi.ipynb"
+    chosen = {
+        "PROFILE": "smoke",
+        "DATA": "simulated",
+        "FINGERPRINT_OUTPUTS": str(tmp_path),
+        "PYTHONPATH": str(checkout),
+    }
+    command = [sys.executable, "notebooks/run.py", "notebooks/01_explore_rssi.ipynb", str(target)]
+    with subprocess.Popen(command, cwd=checkout, env=os.environ | chosen, start_new_session=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.rglob("fig2a*.png")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert list(tmp_path.rglob("fig2a*.png")), "the run was killed before it did anything"
+    assert not target.exists()
 
 
 def imported(module: str, seen: set[str]) -> set[str]:
@@ -150,6 +173,16 @@ def test_committed_results_are_of_measured_data_and_of_the_promised_columns():
     assert tuple(benchmark.columns) == results.COLUMNS
     seeds = benchmark.dropna(subset="seed").groupby(["environment", "protocol", "model"])["seed"].nunique()
     assert (seeds >= 3).all()
+
+
+def test_tables_are_rendered_from_the_result_files():
+    tables, measured = ROOT / "outputs" / "tables", ROOT / "outputs" / "results"
+    shown = pd.read_csv(tables / "table2_benchmark.csv", dtype=str)
+    summary = results.summarise(results.read(measured / "benchmark.csv"))
+    assert sorted(shown["mean_m"]) == sorted(summary["mean_m"])
+    ledger = pd.read_csv(tables / "claims.csv")
+    written = pd.concat(pd.read_csv(path) for path in sorted(measured.glob("claims_*.csv")))
+    pd.testing.assert_frame_equal(ledger, written.reset_index(drop=True))
 
 
 def test_configuration_is_what_the_search_chose():
