@@ -14,10 +14,13 @@ DATA ?= auto
 export PROFILE DATA
 export PYTHONPATH := $(CURDIR)
 
+# To use another environment, conda's say: make all VENV= BIN=$$CONDA_PREFIX/bin
 VENV := .venv/.complete
 BIN := .venv/bin
 BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
-RUN = $(BIN)/python notebooks/run.py
+# Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
+RUN = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) \
+	$(BIN)/python notebooks/run.py
 
 # === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
 library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
@@ -30,7 +33,8 @@ NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
-.PHONY: help setup data all smoke search test lab lock clean
+.PHONY: help setup data all smoke search test lab lock tidy clean FORCE
+.PRECIOUS: README.md
 
 help: ## Show this list
 	@echo "Usage: make TARGET [PROFILE=full|smoke] [DATA=auto|real|simulated]"
@@ -38,8 +42,8 @@ help: ## Show this list
 
 setup: $(VENV) ## Create .venv from requirements.lock
 
-data: $(BUILT)/sources.json ## Find or download the measured data and check it
-	@cat $<
+data: $(VENV) ## Find or download the measured data and check it
+	$(BIN)/python -m lib.datasets
 
 all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, about 25 minutes
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
@@ -50,13 +54,18 @@ search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configura
 test: $(VENV) ## Run all tests
 	$(BIN)/python -m pytest
 
-lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab
+lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab, notebook 02 before 03 to 05
 	PROFILE=lab $(BIN)/jupyter lab --notebook-dir=.
 
 lock: $(VENV) ## Pin the newest versions that pyproject.toml allows in requirements.lock
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
+	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --fix .
 
 clean: ## Delete all that can be made again but the committed results and .venv
 	rm -rf outputs/notebooks outputs/models outputs/smoke outputs/simulated outputs/lab outputs/results/errors data/processed
@@ -68,10 +77,13 @@ $(VENV): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
-MEASURED := $(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
-	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv*))
-$(BUILT)/sources.json: $(VENV) $(call library,) $(MEASURED)
+# A data file that came or changed since the data were looked for counts, whatever the time of change it carries.
+MEASURED := $(if $(filter-out simulated,$(DATA)),$(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
+	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv*)))
+ARRIVED := $(if $(MEASURED),$(shell find $(MEASURED) -cnewer $(BUILT)/sources.json 2>/dev/null))
+$(BUILT)/sources.json: $(VENV) $(call library,) $(if $(ARRIVED),FORCE)
 	$(BIN)/python -m lib.datasets $@
+FORCE:
 
 $(BUILT)/%.ipynb: notebooks/%.ipynb
 	$(RUN) $< $@

@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pooch
-from requests.exceptions import RequestException
 
 from lib import simulate
 from lib.fingerprints import FingerprintSet, Frame, Release
@@ -72,8 +71,8 @@ def _content(path: Path) -> bytes:
         raise DataError(path, "a complete xz file", f"a truncated or corrupt one ({problem})") from problem
 
 
-def _checked(path: Path, source: Source) -> bytes:
-    """The content of a file whose checksum is right.
+def _checked(path: Path, source: Source, name: str = "") -> bytes:
+    """The content of a file whose checksum is right; `name` stands for the path in the error.
 
     Raises:
         DataError: if it is not.
@@ -81,7 +80,8 @@ def _checked(path: Path, source: Source) -> bytes:
     content = _content(path)
     found = hashlib.sha256(content).hexdigest()
     if found != source.sha256:
-        raise DataError(path, f"sha256 {source.sha256}", f"{found} ({len(content):,} bytes)")
+        expected = f"sha256 {source.sha256} ({source.size:,} bytes)"
+        raise DataError(name or path, expected, f"{found} ({len(content):,} bytes)")
     return content
 
 
@@ -104,7 +104,7 @@ def fetch(source: Source, folder: Path = RAW) -> Path:
     with tempfile.TemporaryDirectory() as scratch:
         try:
             fetched = Path(pooch.retrieve(source.url, None, path=scratch, fname="download", progressbar=True))
-        except (RequestException, OSError) as problem:
+        except OSError as problem:
             raise FileNotFoundError(f"{source.url} could not be fetched for {target}: {problem}") from problem
         if source.member:
             try:
@@ -115,7 +115,7 @@ def fetch(source: Source, folder: Path = RAW) -> Path:
                 raise DataError(
                     source.url, f"a zip with {source.member}", str(problem) or "no such member"
                 ) from problem
-        content = _checked(fetched, source)
+        content = _checked(fetched, source, source.url)
     with replacing(target) as temporary:
         temporary.write_bytes(content)
     return target
@@ -129,6 +129,9 @@ def _sources(environment: str) -> list[Source]:
     return [next((source for source in releases if find(source)), releases[0])]
 
 
+BANNER = "SIMULATED DATA: no measured fingerprints are used; nothing here says anything about the paper."
+
+
 @lru_cache
 def simulated() -> bool:
     """Whether this run uses the simulator: asked for, or nothing measured can be had under `DATA=auto`.
@@ -136,21 +139,19 @@ def simulated() -> bool:
     Raises:
         FileNotFoundError: under `DATA=real`, if a file can neither be found nor fetched.
     """
-    if data_mode() == "simulated":
-        return True
-    try:
-        for environment in LOADERS:
-            for source in _sources(environment):
-                if find(source) is None:
-                    fetch(source)
-    except FileNotFoundError:
-        if data_mode() == "real":
-            raise
-        return True
-    return False
+    if data_mode() != "simulated":
+        try:
+            for environment in LOADERS:
+                for source in _sources(environment):
+                    if find(source) is None:
+                        fetch(source)
+            return False
+        except FileNotFoundError:
+            if data_mode() == "real":
+                raise
+    print(BANNER, file=sys.stderr)
+    return True
 
-
-BANNER = "SIMULATED DATA: no measured fingerprints are used; nothing here says anything about the paper."
 
 # === Loading ===
 
@@ -187,14 +188,11 @@ def load_ujiindoorloc() -> FingerprintSet:
     """
     transmitters = [f"WAP{number:03d}" for number in range(1, 521)]
     about = ["LONGITUDE", "LATITUDE", "FLOOR", "BUILDINGID", "PHONEID", "TIMESTAMP"]
-    sources = _sources("ujiindoorloc")
-    tables = {
-        part: _table(source, transmitters + about)[0]
-        for part, source in zip(("train", "validation"), sources, strict=True)
-    }
-    rssi = [
-        _rssi(table, transmitters, 100, source.file) for table, source in zip(tables.values(), sources, strict=True)
-    ]
+    tables, rssi, digests = {}, [], []
+    for part, source in zip(("train", "validation"), _sources("ujiindoorloc"), strict=True):
+        tables[part], release = _table(source, transmitters + about)
+        rssi.append(_rssi(tables[part], transmitters, 100, source.file))
+        digests.append(release.sha256)
     table = pd.concat(tables.values(), ignore_index=True)
     plane = table[["LONGITUDE", "LATITUDE"]].to_numpy(dtype=np.float64)
     origin = tuple(float(value) for value in np.floor(plane.min(axis=0)))
@@ -205,7 +203,7 @@ def load_ujiindoorloc() -> FingerprintSet:
         frame=Frame("EPSG:3857", origin, float(np.cos(np.radians(latitude)))),
         transmitters=tuple(transmitters),
         name="ujiindoorloc",
-        release=Release("trainingData.csv + validationData.csv", len(table), sources[0].sha256),
+        release=Release("ujiindoorloc", len(table), " + ".join(digests)),
         floor=table["FLOOR"].to_numpy(),
         building=table["BUILDINGID"].to_numpy(),
         group=table["PHONEID"].to_numpy(),
@@ -243,10 +241,6 @@ LOADERS: dict[str, Callable[[], FingerprintSet]] = {
     "ujiindoorloc": load_ujiindoorloc,
     "lorawan_antwerp": load_lorawan_antwerp,
 }
-SIMULATORS: dict[str, Callable[[], FingerprintSet]] = {
-    "ujiindoorloc": simulate.campus,
-    "lorawan_antwerp": simulate.city,
-}
 
 
 def load(environment: str) -> FingerprintSet:
@@ -263,39 +257,21 @@ def load(environment: str) -> FingerprintSet:
     if environment not in LOADERS:
         raise ValueError(f"`environment` must be one of {', '.join(LOADERS)}. Received: {environment}")
     if simulated():
-        print(BANNER, file=sys.stderr)
-        return SIMULATORS[environment]()
+        return {"ujiindoorloc": simulate.campus, "lorawan_antwerp": simulate.city}[environment]()
     return LOADERS[environment]()
 
 
-def inventory() -> pd.DataFrame:
-    """One row a registered file: where it was found, and where it comes from."""
-    return pd.DataFrame(
-        [
-            {
-                "file": source.file,
-                "rows": source.rows,
-                "found": str(find(source) or "—"),
-                "licence": source.licence,
-                "citation": source.citation,
-            }
-            for source in REGISTRY.values()
-        ]
-    )
-
-
 def main() -> None:
-    """Find or fetch all files, check them, and record what was used in the file named on the command line."""
+    """Find or fetch all files, check them, and record what is used in the file named on the command line."""
     used = {}
-    if not simulated():
-        for environment in LOADERS:
-            for source in _sources(environment):
-                path = find(source)
-                _checked(path, source)
-                used[str(path)] = {"sha256": source.sha256, "rows": source.rows, "licence": source.licence}
-                print(f"{path}: {source.rows:,} rows, sha256 as published")
-    else:
-        print(BANNER)
+    try:
+        for source in [] if simulated() else [source for name in LOADERS for source in _sources(name)]:
+            path = find(source)
+            _checked(path, source)
+            used[str(path)] = {"sha256": source.sha256, "rows": source.rows, "licence": source.licence}
+            print(f"{path}: {source.rows:,} rows, sha256 as published")
+    except (DataError, FileNotFoundError, ValueError) as problem:
+        sys.exit(str(problem))
     for name in sys.argv[1:]:
         with replacing(Path(name)) as temporary:
             temporary.write_text(json.dumps({"simulated": simulated(), "files": used}, indent=2) + "\n")

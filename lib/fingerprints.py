@@ -132,23 +132,22 @@ class FingerprintSet:
         """All RSSI values in dBm that were heard, as one vector."""
         return self.rssi[self.heard]
 
-    @property
-    def copy_id(self) -> np.ndarray:
-        """(n,) int: rows with the same RSSI, position, floor and building share a number; splits keep them together."""
-        rows = pd.DataFrame(np.column_stack([np.nan_to_num(self.rssi, nan=1.0), self.position]))
-        for field in ("floor", "building"):
-            if getattr(self, field) is not None:
-                rows[field] = getattr(self, field)
-        return rows.groupby(pd.util.hash_pandas_object(rows, index=False).to_numpy()).ngroup().to_numpy()
+    def _with_place(self, values: np.ndarray) -> pd.DataFrame:
+        """Values of each row beside its floor and building, where it has any."""
+        place = {field: getattr(self, field) for field in ("floor", "building") if getattr(self, field) is not None}
+        return pd.DataFrame(values).assign(**place)
 
     @property
     def place_id(self) -> np.ndarray:
         """(n,) int: rows at the same position, floor and building share a number (a reference point)."""
-        rows = pd.DataFrame(self.position)
-        for field in ("floor", "building"):
-            if getattr(self, field) is not None:
-                rows[field] = getattr(self, field)
+        rows = self._with_place(self.position)
         return rows.groupby(list(rows.columns)).ngroup().to_numpy()
+
+    @property
+    def copy_id(self) -> np.ndarray:
+        """(n,) int: rows with the same RSSI at the same place share a number; splits keep them together."""
+        rows = self._with_place(np.column_stack([np.nan_to_num(self.rssi, nan=1.0), self.position]))
+        return np.unique(pd.util.hash_pandas_object(rows, index=False), return_inverse=True)[1]
 
 
 _PER_ROW_OPTIONAL = ("floor", "building", "group", "part", "time")

@@ -1,4 +1,4 @@
-"""How far off an estimate is: Eq. 6, Eq. 7, percentiles, CDF, confidence intervals."""
+"""How far off an estimate is: Eq. 6, Eq. 7, percentiles, confidence intervals."""
 
 from collections.abc import Sequence
 
@@ -58,27 +58,21 @@ def summary(errors: np.ndarray) -> dict[str, float]:
     return {"mean_m": float(np.mean(errors)), "median_m": float(median), "p75_m": float(p75), "p95_m": float(p95)}
 
 
-def cdf(errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) errors → sorted errors and the share of errors at most that large."""
-    ordered = np.sort(np.asarray(errors))
-    return ordered, np.arange(1, len(ordered) + 1) / len(ordered)
-
-
-def confidence_half_width(values: Sequence[float], level: float = 0.95) -> float:
-    """Half width of the t interval of the mean; NaN for fewer than two values."""
+def confidence_half_width(values: Sequence[float]) -> float:
+    """Half width of the 95 % t interval of the mean; NaN for fewer than two values."""
     if len(values) < 2:
         return float("nan")
-    return float(stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values))
+    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
-def epochs_to_converge(curve: Sequence[float], tolerance: float = 0.05) -> int:
+def epochs_to_converge(curve: Sequence[float], tolerance: float = 0.10) -> int:
     """First epoch from which a validation curve stays within `tolerance` of its lowest value.
 
     The curve is first smoothed by a running median of five epochs, so that one lucky or unlucky epoch decides nothing.
 
     Args:
         curve: validation loss or RMSE, one value an epoch.
-        tolerance: 0.05 allows 5 % above the lowest smoothed value.
+        tolerance: 0.10 allows 10 % above the lowest smoothed value.
 
     Returns:
         The epoch, counted from 1; the last one if the curve ends above the tolerance.

@@ -40,49 +40,39 @@ def data_folders() -> list[Path]:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders that one run writes to; each is made when it is first asked for."""
+    """The folders that one run writes to; they are made with it.
+
+    Attributes:
+        outputs: the folder above all but `processed`.
+        processed: what notebook 02 makes of the publishers' files.
+    """
 
     outputs: Path
-    processed_root: Path
+    processed: Path
 
-    def _made(self, folder: Path) -> Path:
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
+    def __post_init__(self):
+        for folder in (self.figures, self.tables, self.results, self.errors, self.models, self.processed):
+            folder.mkdir(parents=True, exist_ok=True)
 
-    @property
-    def figures(self) -> Path:
-        return self._made(self.outputs / "figures")
-
-    @property
-    def tables(self) -> Path:
-        return self._made(self.outputs / "tables")
-
-    @property
-    def results(self) -> Path:
-        return self._made(self.outputs / "results")
-
-    @property
-    def errors(self) -> Path:
-        """Per-row errors: large, so not committed."""
-        return self._made(self.outputs / "results" / "errors")
-
-    @property
-    def models(self) -> Path:
-        """Finished training runs, so that an interrupted notebook continues where it was."""
-        return self._made(self.outputs / "models")
-
-    @property
-    def processed(self) -> Path:
-        return self._made(self.processed_root)
+    figures = property(lambda self: self.outputs / "figures")
+    tables = property(lambda self: self.outputs / "tables")
+    results = property(lambda self: self.outputs / "results")
+    errors = property(lambda self: self.results / "errors")  # of every row: large, so not committed
+    models = property(lambda self: self.outputs / "models")  # finished runs: an interrupted notebook continues
 
 
 def workspace(simulated: bool) -> Workspace:
     """The folders of this run. Only a full run on measured data gets `outputs/` itself."""
     profile = os.environ.get("PROFILE", "lab")
-    base = Path(os.environ.get("FINGERPRINT_OUTPUTS", ROOT / "outputs"))
-    processed = base / "processed" if "FINGERPRINT_OUTPUTS" in os.environ else ROOT / "data" / "processed"
-    parts = ([] if profile == "full" else [profile]) + (["simulated"] if simulated else [])
-    return Workspace(base.joinpath(*parts), processed.joinpath(profile, *(["simulated"] if simulated else [])))
+    kind = ["simulated"] if simulated else []
+    if "FINGERPRINT_OUTPUTS" in os.environ:
+        outputs = Path(os.environ["FINGERPRINT_OUTPUTS"])
+        processed = outputs / "processed"
+    else:
+        outputs, processed = ROOT / "outputs", ROOT / "data" / "processed"
+    return Workspace(
+        outputs.joinpath(*([] if profile == "full" else [profile]), *kind), processed.joinpath(profile, *kind)
+    )
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib import metrics
 from lib.fingerprints import FingerprintSet
 from lib.paths import replacing
 from lib.splits import PROTOCOLS
@@ -42,8 +41,8 @@ def finish(figure: Figure, path: Path, simulated: bool) -> Figure:
     return figure
 
 
-def _pair(sharey: bool = False, height: float = 4.2) -> tuple[Figure, np.ndarray]:
-    figure, axes = plt.subplots(1, 2, figsize=(12, height), sharey=sharey)
+def _pair(height: float = 4.2) -> tuple[Figure, np.ndarray]:
+    figure, axes = plt.subplots(1, 2, figsize=(12, height))
     figure.get_layout_engine().set(wspace=0.05)
     return figure, axes
 
@@ -239,7 +238,7 @@ def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit:
     """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model."""
     figure, axis = plt.subplots(figsize=(8, 4.8))
     for label, values in errors.items():
-        axis.plot(*metrics.cdf(values), label=f"{label} (mean {np.mean(values):.3g}, median {np.median(values):.3g})")
+        axis.ecdf(values, label=f"{label} (mean {np.mean(values):.3g}, median {np.median(values):.3g})")
     axis.set(xlabel=xlabel, ylabel="share of test rows with at most this error", ylim=(0, 1), xlim=(0, xlimit))
     axis.set_title(title, fontsize=12)
     axis.legend(loc="lower right", fontsize=10)
@@ -249,12 +248,14 @@ def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit:
 # === Benchmark ===
 
 
-def benchmark(rows: pd.DataFrame, quoted: Mapping[str, Mapping[str, float]], names: Mapping[str, str]) -> Figure:
+def benchmark(
+    rows: pd.DataFrame, quoted: Mapping[tuple[str, str], Mapping[str, float]], names: Mapping[str, str]
+) -> Figure:
     """Mean error of every model under every protocol: the mean a bar, each seed a dot, the paper's figures as lines.
 
     Args:
         rows: tidy results.
-        quoted: environment → label → published mean error in metres.
+        quoted: (environment, protocol) → label → published mean error in metres.
         names: model → its name on the axis.
     """
     figure, axes = plt.subplots(2, 2, figsize=(13, 8.5))
@@ -265,7 +266,7 @@ def benchmark(rows: pd.DataFrame, quoted: Mapping[str, Mapping[str, float]], nam
         axis.scatter(panel["mean_m"], panel["model"].map(names), color="black", s=12, zorder=3)
         for label, mean in zip(labels, means, strict=True):
             axis.text(1.01, label, f"{mean:.4g} m", va="center", transform=axis.get_yaxis_transform())
-        for style, (label, mean) in zip(("--", ":"), quoted[environment].items(), strict=True):
+        for style, (label, mean) in zip(("--", ":"), quoted.get((environment, protocol), {}).items(), strict=False):
             axis.axvline(mean, color="firebrick", linestyle=style, label=f"{label}, quoted: {mean} m")
         axis.invert_yaxis()
         axis.set(xlabel="mean distance error (m)", title=f"{ENVIRONMENTS[environment]} — {protocol}")

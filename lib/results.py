@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lib import metrics
+from lib.datasets import REGISTRY
 from lib.paths import ROOT, Workspace, replacing
 from lib.preprocess import ProcessedSet
 
@@ -30,6 +31,11 @@ def release_name(data) -> str:
 # === Result rows ===
 
 
+def _errors_file(workspace: Workspace, row: dict | pd.Series) -> Path:
+    seed = "" if pd.isna(row["seed"]) else f"-s{int(row['seed'])}"
+    return workspace.errors / f"{row['environment']}-{row['protocol']}-{row['model']}{seed}.npz"
+
+
 def evaluated(
     data: ProcessedSet,
     model: str,
@@ -37,11 +43,10 @@ def evaluated(
     predicted: np.ndarray,
     workspace: Workspace,
     *,
-    epochs: int | None = None,
+    n_train: int,
     fit_seconds: float,
     predict_us: float,
-    n_train: int | None = None,
-    **hits: float,
+    **more: float,
 ) -> dict:
     """One result row: predicted test positions measured as the paper does; per-row errors go to a file beside.
 
@@ -51,41 +56,38 @@ def evaluated(
         seed: of the training; None where nothing is random.
         predicted: (n_test, 2) local metres.
         workspace: where the errors are written.
-        epochs, fit_seconds, predict_us: what training and one prediction took.
-        n_train: number of fingerprints it learned from, where that is not the training part alone.
-        hits: `building_hit` and `floor_hit`, fractions, where the model gives them.
+        n_train: number of this environment's fingerprints that the model learnt from.
+        fit_seconds, predict_us: what training, and predicting one row, took.
+        more: `epochs`, and the fractions `building_hit` and `floor_hit`, where the model has them.
 
     Raises:
         ValueError: if the prediction does not fit the test rows.
     """
     true = data.position[data.split.test]
     errors = metrics.localization_errors(data.environment, data.frame, true, predicted)
-    name = f"{data.environment}-{data.protocol}-{model}" + ("" if seed is None else f"-s{seed}")
-    with replacing(workspace.errors / f"{name}.npz") as temporary:
-        np.savez_compressed(temporary, row=data.rows[data.split.test], error_m=errors, predicted=predicted)
     scaled = data.position_scaling.transform(predicted) - data.position_scaling.transform(true)
-    row = {
+    row = dict.fromkeys(COLUMNS) | {
         "environment": data.environment,
         "release": release_name(data),
-        "protocol": data.protocol,
+        "protocol": data.split.protocol,
         "model": model,
         "seed": seed,
-        "n_train": n_train or len(data.split.train),
+        "n_train": n_train,
         "n_test": len(true),
         **metrics.summary(errors),
-        **hits,
         "rmse_normalised": float(np.sqrt(np.mean(np.square(scaled)))),
-        "epochs": epochs,
         "fit_seconds": fit_seconds,
         "predict_us": predict_us,
+        **more,
     }
-    return {column: row.get(column) for column in COLUMNS}
+    with replacing(_errors_file(workspace, row)) as temporary:
+        np.savez_compressed(temporary, row=data.rows[data.split.test], error_m=errors, predicted=predicted)
+    return row
 
 
 def read_errors(workspace: Workspace, row: pd.Series | dict) -> np.ndarray:
     """(n_test,) errors in metres behind a result row."""
-    seed = "" if pd.isna(row["seed"]) else f"-s{int(row['seed'])}"
-    with np.load(workspace.errors / f"{row['environment']}-{row['protocol']}-{row['model']}{seed}.npz") as file:
+    with np.load(_errors_file(workspace, row)) as file:
         return file["error_m"]
 
 
@@ -118,27 +120,27 @@ def read(path: Path) -> pd.DataFrame:
 # === Tables ===
 
 
-def with_interval(values: Sequence[float], digits: int = 2) -> str:
+def with_interval(values: Sequence[float]) -> str:
     """`mean ± half width of the 95 % t interval`, or the mean alone for a single value."""
     mean, half = float(np.mean(values)), metrics.confidence_half_width(values)
-    return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"
+    return f"{mean:.2f}" if np.isnan(half) else f"{mean:.2f} ± {half:.2f}"
 
 
-def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m", "p75_m", "p95_m")) -> pd.DataFrame:
+def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m", "p95_m")) -> pd.DataFrame:
     """One row a model: mean ± 95 % CI over seeds of each of `values`.
 
     Args:
         rows: tidy results of any environments and protocols.
+        values: columns of numbers.
 
     Returns:
-        Columns `environment, release, protocol, model, seeds, n_test` and one text column for each value.
+        Columns `release, protocol, model, seeds, n_train, n_test` and one text column for each value.
     """
-    by = ["environment", "release", "protocol", "model"]
-    grouped = rows.groupby(by, sort=False)
-    table = grouped.agg(seeds=("seed", lambda seeds: max(1, seeds.nunique())), n_test=("n_test", "first"))
-    for value in values:
-        table[value] = grouped[value].agg(with_interval)
-    return table.reset_index()
+    grouped = rows.groupby(["release", "protocol", "model"], sort=False)
+    table = grouped.agg(
+        seeds=("seed", lambda seeds: max(1, seeds.nunique())), n_train=("n_train", "first"), n_test=("n_test", "first")
+    )
+    return table.assign(**{value: grouped[value].agg(with_interval) for value in values}).reset_index()
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulated: bool) -> None:
@@ -205,9 +207,48 @@ def claim(
     verdict = UNCHECKED if not checkable or mean is None else HOLDS if rules[rule](mean) else FAILS
     if verdict != UNCHECKED and rule != "equal" and half > abs(mean - paper):
         note = f"{note}; " * bool(note) + "the 95 % interval reaches across the paper's value"
-    rounded = [None if value is None or np.isnan(value) else float(f"{value:.5g}") for value in (mean, half)]
-    entries = (text, paper, *rounded, len(values), unit, release, protocol, verdict, note)
+    entries = (
+        text,
+        paper,
+        mean,
+        half if len(values) > 1 else None,
+        len(values),
+        unit,
+        release,
+        protocol,
+        verdict,
+        note,
+    )
     return dict(zip(CLAIM_COLUMNS, entries, strict=True))
+
+
+def claim_about(data: ProcessedSet, text: str, paper: float, ours, *, note: str = "", **about) -> dict:
+    """A claim measured on one environment; on another release than the paper's it cannot be checked."""
+    papers_own = data.environment == "ujiindoorloc" or data.release.rows == REGISTRY["lorawan_full"].rows
+    subset = "" if papers_own else "the paper used all messages; the subset's are better heard and easier"
+    about |= {"release": release_name(data), "protocol": data.split.protocol}
+    checkable = papers_own and not data.release.simulated
+    return claim(text, paper, ours, checkable=checkable, note="; ".join(filter(None, [note, subset])), **about)
+
+
+def shown_claims(claims: pd.DataFrame) -> pd.DataFrame:
+    """The ledger for reading: counts in full, measured values with four digits and their interval, unit in the claim."""
+
+    def ours(row) -> str:
+        shown = "" if pd.isna(row.ours) else f"{row.ours:.0f}" if row.ours == round(row.ours) else f"{row.ours:.4g}"
+        return f"{shown} ± {row.ci95:.2g}" if row.ci95 > 0 else shown
+
+    unit = claims["unit"].fillna("")
+    return pd.DataFrame(
+        {
+            "claim": claims["claim"] + unit.where(unit == "", " (" + unit + ")"),
+            "paper": claims["paper"].map("{:.6g}".format),
+            "ours": [ours(row) for row in claims.itertuples()],
+            "verdict": claims["verdict"],
+            "measured on": (claims["release"].fillna("") + ", " + claims["protocol"].fillna("")).str.strip(", "),
+            "note": claims["note"].fillna(""),
+        }
+    )
 
 
 # === README ===

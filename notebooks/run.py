@@ -1,11 +1,12 @@
-"""Run one notebook with the parameters of the profile that `PROFILE` names: python notebooks/run.py NOTEBOOK TARGET
+"""Run one notebook with the parameters of the profile that `PROFILE` names (default: full).
 
-TARGET appears only when every cell ran. A notebook that fails is kept beside it as `*.failed.ipynb`, with its
+The target appears only when every cell ran. A notebook that fails is kept beside it as `*.failed.ipynb`, with its
 traceback. A parameter in profiles.yaml that the notebook does not have is an error.
 """
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +14,6 @@ import papermill
 import yaml
 
 HERE = Path(__file__).resolve().parent
-CELL_TIMEOUT_S = 3600
 
 
 def parameters(notebook: Path, profile: str) -> dict:
@@ -33,7 +33,12 @@ def parameters(notebook: Path, profile: str) -> dict:
 
 
 def run(notebook: Path, target: Path, profile: str) -> None:
-    """Execute `notebook` and put the result at `target`; raises PapermillExecutionError when a cell fails."""
+    """Execute `notebook` and put the result at `target`.
+
+    Raises:
+        PapermillExecutionError: if a cell fails; the notebook is then kept as `*.failed.ipynb`.
+    """
+    os.environ["PROFILE"] = profile  # the notebook's workspace depends on it
     target.parent.mkdir(parents=True, exist_ok=True)
     failed, running = target.with_suffix(".failed.ipynb"), target.with_suffix(".running.ipynb")
     failed.unlink(missing_ok=True)
@@ -44,25 +49,22 @@ def run(notebook: Path, target: Path, profile: str) -> None:
             parameters(notebook, profile),
             kernel_name="python3",
             cwd=HERE.parent,
-            execution_timeout=CELL_TIMEOUT_S,
             progress_bar={"desc": notebook.stem, "mininterval": 1.0},
         )
-    except papermill.PapermillExecutionError:
-        running.replace(failed)
-        print(f"{notebook.name} failed; see {failed}", file=sys.stderr)
+    except BaseException:
+        if running.exists():
+            running.replace(failed)
+            print(f"{notebook.name} failed; see {failed}", file=sys.stderr)
         raise
-    finally:
-        # An interrupt leaves a notebook that papermill was still writing.
-        if running.exists() and sys.exc_info()[0] is not None:
-            running.unlink()
     running.replace(target)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook", type=Path)
-    parser.add_argument("target", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebook", type=Path, help="the notebook to run")
+    parser.add_argument("target", type=Path, help="where the executed notebook goes")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the notebook is kept
     try:
         run(arguments.notebook, arguments.target, os.environ.get("PROFILE", "full"))
     except (papermill.PapermillExecutionError, ValueError) as problem:

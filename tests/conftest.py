@@ -5,6 +5,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -107,7 +109,7 @@ def data_folders(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory):
-    """A copy of the repository, times of change included, with the same `.venv`: for tests that run make."""
+    """A copy of the repository, times of change included: for tests that run make."""
     folder = tmp_path_factory.mktemp("checkout")
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -120,19 +122,23 @@ def checkout(tmp_path_factory):
         if (paths.ROOT / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(paths.ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(paths.ROOT / ".venv")
     return folder
 
 
 @pytest.fixture(scope="session")
 def make(checkout):
-    """Runs make in the copy, on the simulator with smoke parameters; `outputs` takes the place of its outputs/."""
+    """Runs make in the copy, in this environment, on the simulator with smoke parameters, writing to `outputs`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
 
     def run(*arguments, outputs):
         chosen = {"PROFILE": "smoke", "DATA": "simulated", "FINGERPRINT_OUTPUTS": str(outputs)}
         return subprocess.run(
-            ["make", *arguments], cwd=checkout, env=inherited | chosen, capture_output=True, text=True, check=False
+            ["make", "VENV=", f"BIN={Path(sys.executable).parent}", *arguments],
+            cwd=checkout,
+            env=inherited | chosen,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     return run

@@ -105,27 +105,11 @@ def test_summary_of_nothing_is_refused():
         metrics.summary(np.array([]))
 
 
-def test_cdf_counts_the_errors_up_to_each_one():
-    ordered, share = metrics.cdf(np.array([3.0, 1.0, 2.0, 4.0]))
-    np.testing.assert_array_equal(ordered, [1, 2, 3, 4])
-    np.testing.assert_array_equal(share, [0.25, 0.5, 0.75, 1])
-
-
-@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
-def test_cdf_agrees_with_the_empirical_one_of_scipy(errors):
-    ordered, share = metrics.cdf(np.array(errors))
-    reference = stats.ecdf(errors).cdf
-    last_of_each = np.append(np.diff(ordered) > 0, True)
-    np.testing.assert_array_equal(ordered[last_of_each], reference.quantiles)
-    np.testing.assert_allclose(share[last_of_each], reference.probabilities)
-
-
-@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
 @pytest.mark.parametrize("count", [2, 5, 30])
-def test_half_width_is_that_of_the_t_interval(count, level):
+def test_half_width_is_that_of_the_t_interval(count):
     values = np.random.default_rng(count).normal(7, 2, count)
-    low, high = stats.t.interval(level, count - 1, loc=values.mean(), scale=values.std(ddof=1) / np.sqrt(count))
-    assert metrics.confidence_half_width(values, level) == pytest.approx((high - low) / 2)
+    low, high = stats.t.interval(0.95, count - 1, loc=values.mean(), scale=values.std(ddof=1) / np.sqrt(count))
+    assert metrics.confidence_half_width(values) == pytest.approx((high - low) / 2)
 
 
 def test_half_width_of_a_textbook_case():
