@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.fingerprints import FingerprintSet
 from lib.paths import replacing
@@ -166,13 +167,13 @@ def drift(campaigns: Mapping[str, FingerprintSet]) -> Figure:
 def before_after(raw: FingerprintSet, kept: np.ndarray, scaled: np.ndarray) -> Figure:
     """RSSI as published and as the network sees it."""
     figure, axes = _pair()
-    axes[0].hist(raw.heard_values, bins=60, color=COLOURS[raw.name])
+    _histogram(axes[0], raw.heard_values, color=COLOURS[raw.name], linewidth=0.3)
     axes[0].set(
         xlabel="RSSI (dBm), heard values only",
         ylabel="values",
         title=f"before: {len(raw.transmitters)} {TRANSMITTERS[raw.name]}, {1 - raw.heard.mean():.1%} not heard",
     )
-    axes[1].hist(scaled.ravel(), bins=60, color=COLOURS[raw.name])
+    axes[1].hist(scaled.ravel(), bins=len(np.unique(scaled)), color=COLOURS[raw.name], linewidth=0.3)
     axes[1].set(
         xlabel="scaled RSSI (Eq. 5); not heard = lower bound",
         ylabel="values (log)",
@@ -203,16 +204,17 @@ def learning_curves(curves: pd.DataFrame, labels: Mapping[str, str], title: str,
         title: of the figure.
         validation: what the validation rows are, for the legend.
     """
-    figure, axis = plt.subplots(figsize=(8, 4.8))
+    figure, axis = plt.subplots(figsize=(10, 4.8))
     for colour, (model, label) in zip(sns.color_palette("colorblind"), labels.items(), strict=False):
         of_model = curves[curves["model"] == model]
         _curve(axis, of_model, "rmse", colour, f"{label}, training", "--")
         _curve(axis, of_model, "val_rmse", colour, f"{label}, {validation}")
     axis.set(xlabel="epoch", ylabel="RMSE of normalised coordinates", yscale="log")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_minor_locator(NullLocator())
     axis.yaxis.set_major_formatter("{x:g}")
-    axis.yaxis.set_minor_formatter("{x:g}")
     axis.set_title(f"{title}\nmean over seeds ({curves['seed'].nunique()}); band: their range", fontsize=12)
-    axis.legend(fontsize=10)
+    axis.legend(fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return figure
 
 
@@ -265,10 +267,12 @@ def benchmark(
         axis.barh(labels, means, color=COLOURS[environment], alpha=0.6)
         axis.scatter(panel["mean_m"], panel["model"].map(names), color="black", s=12, zorder=3)
         for label, mean in zip(labels, means, strict=True):
-            axis.text(1.01, label, f"{mean:.4g} m", va="center", transform=axis.get_yaxis_transform())
+            axis.text(
+                1.01, label, f"{mean:.{2 if mean < 100 else 0}f} m", va="center", transform=axis.get_yaxis_transform()
+            )
         for style, (label, mean) in zip(("--", ":"), quoted.get((environment, protocol), {}).items(), strict=False):
             axis.axvline(mean, color="firebrick", linestyle=style, label=f"{label}, quoted: {mean} m")
         axis.invert_yaxis()
-        axis.set(xlabel="mean distance error (m)", title=f"{ENVIRONMENTS[environment]} — {protocol}")
+        axis.set(xlabel="mean distance error (m)", title=f"{protocol}: {panel['release'].iloc[0]}")
         axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)
     return figure

@@ -232,7 +232,7 @@ def claim_about(data: ProcessedSet, text: str, paper: float, ours, *, note: str 
 
 
 def shown_claims(claims: pd.DataFrame) -> pd.DataFrame:
-    """The ledger for reading: counts in full, measured values with four digits and their interval, unit in the claim."""
+    """The ledger for reading: counts in full, measured values with four digits and interval, unit in the claim."""
 
     def ours(row) -> str:
         shown = "" if pd.isna(row.ours) else f"{row.ours:.0f}" if row.ours == round(row.ours) else f"{row.ours:.4g}"
