@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
-# Two notebooks train side by side, one thread each: faster than one with two threads, and the same on any machine.
+# Two notebooks train side by side, one thread each: two cores are busy, and their number does not change the results.
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
@@ -49,7 +49,7 @@ all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, abo
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
-search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, about 25 minutes
+search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, about 20 minutes
 
 test: $(VENV) ## Run all tests
 	$(BIN)/python -m pytest
@@ -63,7 +63,7 @@ lock: $(VENV) ## Pin the newest versions that pyproject.toml allows in requireme
 		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
 
 tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
-	$(BIN)/nbstripout notebooks/*.ipynb
+	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
 	$(BIN)/ruff format --quiet .
 	$(BIN)/ruff check --fix .
 

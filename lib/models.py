@@ -127,7 +127,7 @@ def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.02)
     Args:
         n_transmitters: width of the input.
         config: one of `CONFIGS`.
-        dropout: rate in encoder and base model. The head goes without: noise before a linear output costs accuracy.
+        dropout: rate in encoder and base model. The head goes without: its noise would go straight to the position.
 
     Returns:
         A model (batch, n_transmitters) → (batch, 2). Its layers `encoder`, `base_model` and `predictive_head` are

@@ -274,5 +274,6 @@ def benchmark(
             axis.axvline(mean, color="firebrick", linestyle=style, label=f"{label}, quoted: {mean} m")
         axis.invert_yaxis()
         axis.set(xlabel="mean distance error (m)", title=f"{protocol}: {panel['release'].iloc[0]}")
-        axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)
+        if (environment, protocol) in quoted:
+            axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)
     return figure

@@ -238,15 +238,17 @@ def shown_claims(claims: pd.DataFrame) -> pd.DataFrame:
         shown = "" if pd.isna(row.ours) else f"{row.ours:.0f}" if row.ours == round(row.ours) else f"{row.ours:.4g}"
         return f"{shown} ± {row.ci95:.2g}" if row.ci95 > 0 else shown
 
-    unit = claims["unit"].fillna("")
+    words = claims[["claim", "unit", "release", "protocol", "verdict", "note"]].astype(object).fillna("")
     return pd.DataFrame(
         {
-            "claim": claims["claim"] + unit.where(unit == "", " (" + unit + ")"),
+            "claim": [
+                f"{text} ({unit})" if unit else text for text, unit in zip(words["claim"], words["unit"], strict=True)
+            ],
             "paper": claims["paper"].map("{:.6g}".format),
             "ours": [ours(row) for row in claims.itertuples()],
-            "verdict": claims["verdict"],
-            "measured on": (claims["release"].fillna("") + ", " + claims["protocol"].fillna("")).str.strip(", "),
-            "note": claims["note"].fillna(""),
+            "verdict": words["verdict"],
+            "measured on": (words["release"] + ", " + words["protocol"]).str.strip(", "),
+            "note": words["note"],
         }
     )
 
