@@ -70,7 +70,7 @@ def rssi_histogram(data: FingerprintSet, transmitter: str | None = None) -> Figu
     heard = "never heard"
     if len(values):
         _histogram(axis, values, color=COLOURS[data.name], linewidth=0.3)
-        heard = f"{len(values):,} heard values, {values.min():.0f} to {values.max():.0f} dBm"
+        heard = f"{data.release.file}: {len(values):,} heard values, {values.min():.0f} to {values.max():.0f} dBm"
         axis.yaxis.set_major_formatter("{x:,.0f}")
     axis.set(xlabel="RSSI (dBm)", ylabel="heard values per dB")
     of_what = transmitter or f"all {TRANSMITTERS[data.name]}"
