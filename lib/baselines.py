@@ -47,7 +47,7 @@ class NearestFingerprints:
         self._map, self._minimum = radio_map, NOT_HEARD_DBM[radio_map.name]
         if self.metric == "euclidean":
             self._index = NearestNeighbors(n_neighbors=self.k, algorithm="brute")
-            self._index.fit(np.nan_to_num(radio_map.rssi, nan=self._minimum))
+            self._index.fit(np.where(np.isnan(radio_map.rssi), self._minimum, radio_map.rssi))
         else:
             by_transmitter = sparse.csc_array(self._heard(radio_map.rssi), shape=radio_map.rssi.shape)
             rows, ends = by_transmitter.indices.astype(np.intp), by_transmitter.indptr[1:-1]
@@ -84,7 +84,7 @@ class NearestFingerprints:
         if rssi.shape[1:] != self._map.rssi.shape[1:]:
             raise ValueError(f"`rssi` must have {self._map.rssi.shape[1]} columns. Received: shape {rssi.shape}")
         if self.metric == "euclidean":
-            return self._index.kneighbors(np.nan_to_num(rssi, nan=self._minimum), return_distance=False)
+            return self._index.kneighbors(np.where(np.isnan(rssi), self._minimum, rssi), return_distance=False)
         nearest = np.empty((len(rssi), self.k), dtype=np.intp)
         for number, scan in enumerate(rssi):
             distances = self._sorensen(scan)
