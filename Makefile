@@ -49,7 +49,7 @@ all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, jus
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
-search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, about 20 minutes
+search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, a quarter of an hour
 
 test: $(VENV) ## Run all tests
 	$(BIN)/python -m pytest

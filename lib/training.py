@@ -70,13 +70,14 @@ def _fit_in_memory(model: keras.Model, train: tuple, validation: tuple, epochs: 
     """What `Model.fit` does and returns, one dict an epoch, for rows that fit in memory (TensorFlow only)."""
     learn = _whole_epochs(model.train_step, train, batch_size)
     validate = _whole_epochs(model.test_step, validation, 4096)
-    rows, validation_rows = (keras.ops.arange(len(part[0]), dtype="int32") for part in (train, validation))
+    rows, validation_rows = (np.arange(len(part[0]), dtype=np.int32) for part in (train, validation))
     history = []
     for _ in trange(epochs, desc=label, leave=False):
         results = {}
-        for prefix, go_through, order in ("", learn, keras.random.shuffle(rows)), ("val_", validate, validation_rows):
+        shuffled = np.random.permutation(rows)  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
+        for prefix, go_through, order in ("", learn, shuffled), ("val_", validate, validation_rows):
             model.reset_metrics()
-            go_through(order)
+            go_through(keras.ops.convert_to_tensor(order))
             results |= {f"{prefix}{name}": float(value) for name, value in model.get_metrics_result().items()}
         history.append(results)
         if not np.isfinite(results["loss"]):

@@ -126,9 +126,7 @@ def test_fit_is_what_keras_does(train, validation, monkeypatch):
         monkeypatch.setattr(training.keras.backend, "backend", lambda name=backend: name)
         keras.utils.set_random_seed(0)
         model = plain(seen_by=("environment", "position"), dropout=0.0)
-        both = [
-            (x, {"position": y, "environment": (y[:, :1] > 0.5).astype("float32")}) for x, y in (train, validation)
-        ]
+        both = [(x, {"position": y, "environment": (y[:, :1] > 0.5).astype("float32")}) for x, y in (train, validation)]
         loss = {"environment": "binary_crossentropy", "position": "mse"}
         curves.append(training.fit(model, *both, **SETTINGS | {"loss": loss, "batch_size": 70, "epochs": 5}))
     ours, theirs = curves
