@@ -168,23 +168,25 @@ def _read(source: Source, transmitters: list[str], marker: int, about: list[str]
     path = find(source)
     if path is None:
         raise FileNotFoundError(f"{source.file} is in none of {', '.join(map(str, data_folders()))}")
-    require_memory(source.rows, source.transmitters, copies=3)  # the file's text, its blocks, and these as one
-    blocks, others, columns = [], [], [*transmitters, *about]
-    step = next(row_blocks((source.rows, len(columns)))).stop
-    for table in pd.read_csv(io.BytesIO(_checked(path, source)), low_memory=False, chunksize=step):
-        missing = [column for column in columns if column not in table.columns]
-        if missing:
-            raise DataError(path, f"columns {', '.join(columns[:3])}, …", f"no column {', '.join(missing[:5])}")
-        blocks.append(table[transmitters].to_numpy(dtype=np.float32))
-        others.append(table[about])
-    rssi, other = np.concatenate(blocks), pd.concat(others, ignore_index=True)
-    if len(rssi) != source.rows:
-        raise DataError(path, f"{source.rows:,} rows", f"{len(rssi):,}")
+    require_memory(source.rows, len(transmitters), copies=2)  # the other is the file's text
+    rssi, others, seen = np.empty((source.rows, len(transmitters)), dtype=np.float32), [], 0
+    columns = [*transmitters, *about]
+    step = 4 * next(row_blocks((source.rows, len(columns)))).stop  # larger: to begin with a column takes its time
+    with io.BytesIO(_checked(path, source)) as text, pd.read_csv(text, low_memory=False, chunksize=step) as tables:
+        for table in tables:
+            missing = [column for column in columns if column not in table.columns]
+            if missing:
+                raise DataError(path, f"columns {', '.join(columns[:3])}, …", f"no column {', '.join(missing[:5])}")
+            rssi[seen : seen + len(table)] = table[transmitters][: max(0, source.rows - seen)]
+            others.append(table[about])
+            seen += len(table)
+    if seen != source.rows:
+        raise DataError(path, f"{source.rows:,} rows", f"{seen:,}")
     rssi[rssi == marker] = np.nan
     strongest = np.nanmax(rssi)
     if strongest > 0:
         raise DataError(path, f"RSSI of at most 0 dBm, or the marker {marker}", f"{strongest:g}")
-    return rssi, other
+    return rssi, pd.concat(others, ignore_index=True)
 
 
 def load_ujiindoorloc() -> FingerprintSet:

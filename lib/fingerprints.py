@@ -13,7 +13,7 @@ import psutil
 import pyproj
 
 EARTH_RADIUS_M = 6_371_010.0  # the paper's R = 6371.01 km (Eq. 7)
-VALUES_AT_ONCE, LEAST_ROWS = 2**20, 1024  # of a block of rows; 8 MB of float64 stay in the cache, mostly
+VALUES_AT_ONCE, LEAST_ROWS = 2**20, 1024  # in a block of rows: 8 MB as float64, more where rows are very long
 # Files with the limit on the memory of a container, of either kind.
 CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
@@ -29,16 +29,17 @@ def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
 
 
 def available_memory() -> int:
-    """Bytes that this process can still get: what the machine has to give, or less in a container with a limit."""
+    """Bytes that one array may take: 90 % of what the machine, or the container's limit, leaves to this process."""
     limits = [file.read_text().strip() for file in CONTAINER_LIMITS if file.exists()]
     held = psutil.Process().memory_info().rss
-    return min([psutil.virtual_memory().available, *(int(limit) - held for limit in limits if limit != "max")])
+    left = [psutil.virtual_memory().available, *(int(limit) - held for limit in limits if limit != "max")]
+    return int(0.9 * max(0, min(left)))
 
 
 def require_memory(rows: int, transmitters: int, copies: int = 1) -> None:
-    """Raise MemoryError when so many radio maps of rows × transmitters float32 do not fit in what is available.
+    """Raise MemoryError if so many arrays of (rows, transmitters) float32 do not fit in what is available.
 
-    To be asked before anything of that size is made: without swap, a process that takes too much is killed.
+    To be asked before any is made: the system promises more than it has, and kills who takes it.
     """
     needed, available = 4 * copies * rows * transmitters, available_memory()
     if needed > available:
