@@ -1,10 +1,12 @@
 """One implementation in a process of its own: does what it is asked to in JSON lines on stdin, answers on stdout.
 
-`speed.py` starts and asks it. No library that is not timed may be imported: it would count as this one's memory.
+`speed.py` starts and asks it. What another implementation needs is not imported: it would count as this one's memory.
 """
 
+import dataclasses
 import json
 import os
+import pickle
 import resource
 import sys
 import time
@@ -15,6 +17,8 @@ import numpy as np
 
 BATCH_SIZE = 256
 LEARNING_RATE = 0.001
+NEIGHBOURS = 7
+BOUNDS = (0.0, 2.0)  # of Eq. 5, as in the notebooks
 
 
 def peak_mb() -> float:
@@ -38,43 +42,53 @@ def seconds_of(function: Callable[[], object], at_least: float = 0.3) -> float:
 # === Networks ===
 
 
-def keras_network(task: dict):
-    """The network of a task in Keras, and its losses by output name."""
+def keras_network(network: str, n_inputs: int, layers: list):
+    """A network in Keras: one of the paper's, or the wide one of `layers`, (width, dropout) each."""
+    import keras
+
     from lib import models
 
-    if task["network"] == "wide":
-        import keras
-
-        network = keras.Sequential([keras.Input((task["n_inputs"],))])
-        for width, dropout in task["layers"]:
-            network.add(keras.layers.Dense(width, use_bias=False))
-            network.add(keras.layers.BatchNormalization(momentum=0.9))
-            network.add(keras.layers.ReLU())
-            network.add(keras.layers.Dropout(dropout))
-        network.add(keras.layers.Dense(2, name="position"))
-    else:
-        network = {"localizer": models.localizer, "umlp": models.umlp}[task["network"]](task["n_inputs"])
-    loss = {"environment": "binary_crossentropy", "position": "mse"} if task["network"] == "umlp" else "mse"
-    return network, loss
+    if network != "wide":
+        return {"localizer": models.localizer, "umlp": models.umlp}[network](n_inputs)
+    wide = keras.Sequential([keras.Input((n_inputs,))])
+    for width, dropout in layers:
+        wide.add(keras.layers.Dense(width, use_bias=False))
+        wide.add(keras.layers.BatchNormalization(momentum=0.9))
+        wide.add(keras.layers.ReLU())
+        wide.add(keras.layers.Dropout(dropout))
+    wide.add(keras.layers.Dense(2, name="position"))
+    return wide
 
 
-def torch_network(task: dict):
-    """The same in PyTorch: trunk and heads. A head is linear; what makes a probability of it is part of the loss."""
+def torch_network(n_inputs: int, layers: list, outputs: dict[str, int]):
+    """The same in PyTorch: trunk, and heads by name. The sigmoid of a probability is part of its loss."""
     from torch import nn
 
-    blocks, width = [], task["n_inputs"]
-    for units, dropout in task["layers"]:
-        # Keras' epsilon, so that the networks are the same
+    blocks, width = [], n_inputs
+    for units, dropout in layers:
+        # epsilon and first weights as in Keras, so that the losses can be compared
         blocks += [nn.Linear(width, units, bias=False), nn.BatchNorm1d(units, eps=1e-3), nn.ReLU(), nn.Dropout(dropout)]
         width = units
-    trunk = nn.Sequential(*blocks)
-    heads = nn.ModuleDict({name: nn.Linear(width, size) for name, size in task["outputs"].items()})
-    for weight in (weight for part in (trunk, heads) for weight in part.parameters() if weight.dim() == 2):
-        nn.init.xavier_uniform_(weight)  # as Keras does: the losses are compared
+    trunk, heads = nn.Sequential(*blocks), nn.ModuleDict({name: nn.Linear(width, n) for name, n in outputs.items()})
+    for weight in [*trunk.parameters(), *heads.parameters()]:
+        if weight.dim() == 2:
+            nn.init.xavier_uniform_(weight)
     return trunk, heads
 
 
 # === Training ===
+
+
+def arrays_of(file: str, outputs: dict[str, int]) -> tuple[tuple, tuple]:
+    """((x, y), (x, y)) to train and to validate on; y is an array, or a dict where there are several outputs."""
+    with np.load(file) as arrays:
+        y = [{name: arrays[f"{part}_{name}"] for name in outputs} for part in ("train", "validation")]
+        y = y if len(outputs) > 1 else [by_name["position"] for by_name in y]
+        return (arrays["train_x"], y[0]), (arrays["validation_x"], y[1])
+
+
+def keras_loss(outputs: dict[str, int]):
+    return {"environment": "binary_crossentropy", "position": "mse"} if len(outputs) > 1 else "mse"
 
 
 def count(weights) -> int:
@@ -82,18 +96,7 @@ def count(weights) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def arrays_of(task: dict) -> tuple[tuple, tuple]:
-    """((x, y), (x, y)) to train and to validate on; y is an array, or a dict where there are several outputs."""
-    with np.load(task["arrays"]) as file:
-        arrays = {name: file[name] for name in file.files}
-    pairs = []
-    for part in ("train", "validation"):
-        y = {name: arrays[f"{part}_{name}"] for name in task["outputs"]}
-        pairs.append((arrays[f"{part}_x"], y if len(y) > 1 else y["position"]))
-    return tuple(pairs)
-
-
-def ours(task: dict) -> tuple[Callable[[int], float], int]:
+def ours(network: str, n_inputs: int, layers: list, outputs: dict, file: str) -> tuple[Callable[[int], float], int]:
     """Training with `lib.training.fit`.
 
     Returns:
@@ -101,38 +104,37 @@ def ours(task: dict) -> tuple[Callable[[int], float], int]:
     """
     from lib import training
 
-    train, validation = arrays_of(task)
-    network, loss = keras_network(task)
-    settings = {"loss": loss, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "decay": False}
+    model = keras_network(network, n_inputs, layers)
+    arrays = arrays_of(file, outputs)
+    settings = {"loss": keras_loss(outputs), "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "decay": False}
 
     def fit(epochs: int) -> float:
-        return training.fit(network, train, validation, epochs=epochs, **settings)["loss"].iloc[-1]
+        return training.fit(model, *arrays, epochs=epochs, **settings)["loss"].iloc[-1]
 
-    return fit, count(network.trainable_weights)
+    return fit, count(model.trainable_weights)
 
 
-def keras_defaults(task: dict) -> tuple[Callable[[int], float], int]:
+def keras_defaults(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
     """The same with `Model.compile` and `Model.fit` as they come."""
     import keras
 
-    train, validation = arrays_of(task)
-    network, loss = keras_network(task)
-    network.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=loss)
+    model = keras_network(network, n_inputs, layers)
+    train, validation = arrays_of(file, outputs)
+    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs))
     settings = {"validation_data": validation, "batch_size": BATCH_SIZE, "verbose": 0}
 
     def fit(epochs: int) -> float:
-        return network.fit(*train, epochs=epochs, **settings).history["loss"][-1]
+        return model.fit(*train, epochs=epochs, **settings).history["loss"][-1]
 
-    return fit, count(network.trainable_weights)
+    return fit, count(model.trainable_weights)
 
 
-def torch_loop(task: dict) -> tuple[Callable[[int], float], int]:
-    """The same with the loop that PyTorch's users write, on tensors that stay in memory."""
+def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
+    """The same with the loop that users of PyTorch write, on tensors that stay in memory."""
     import torch
     from torch.nn import functional
 
-    train, validation = arrays_of(task)
-    trunk, heads = torch_network(task)
+    trunk, heads = torch_network(n_inputs, layers, outputs)
     parameters = [*trunk.parameters(), *heads.parameters()]
     optimiser = torch.optim.Adam(parameters, LEARNING_RATE)
     losses = {"position": functional.mse_loss, "environment": functional.binary_cross_entropy_with_logits}
@@ -145,10 +147,9 @@ def torch_loop(task: dict) -> tuple[Callable[[int], float], int]:
         latent = trunk(x)
         return sum(losses[name](head(latent), y[name]) for name, head in heads.items())
 
-    train, validation = tensors(*train), tensors(*validation)
+    (x, y), validation = (tensors(*pair) for pair in arrays_of(file, outputs))
 
     def fit(epochs: int) -> float:
-        x, y = train
         for _ in range(epochs):
             trunk.train()
             total = torch.zeros(())
@@ -169,52 +170,162 @@ def torch_loop(task: dict) -> tuple[Callable[[int], float], int]:
 class Training:
     """Times one implementation of training."""
 
-    def __init__(self, implementation: str, task: dict):
-        self.begin = {"ours": ours, "PyTorch loop": torch_loop}.get(implementation, keras_defaults)
-        self.task = task
+    def __init__(self, implementation: str, **task):
+        begin = {"ours": ours, "PyTorch": torch_loop}.get(implementation, keras_defaults)
+        self.begin = lambda: begin(**task)
 
-    def _timed(self, epochs: int) -> float:
+    def _timed(self, epochs: int) -> tuple[float, float]:
         started = time.perf_counter()
-        self.loss = float(self.train(epochs))
-        return time.perf_counter() - started
+        loss = float(self.train(epochs))
+        return time.perf_counter() - started, loss
 
     def first(self) -> dict:
-        """Building, compiling and one epoch."""
+        """Reading the arrays, building the network, compiling, one epoch."""
         started = time.perf_counter()
-        self.train, weights = self.begin(self.task)
+        self.train, weights = self.begin()
         self.train(1)
         return {"seconds": time.perf_counter() - started, "weights": weights}
 
-    def block(self, epochs: int) -> dict:
+    def steady(self, epochs: int) -> dict:
         """Seconds an epoch, without what a training costs however long it is: the difference of a short and a long."""
         processor = time.process_time()
-        short, long = self._timed(1), self._timed(1 + epochs)
+        short, _ = self._timed(1)
+        long, loss = self._timed(1 + epochs)
         cores = (time.process_time() - processor) / (short + long)
-        return {"seconds": (long - short) / epochs, "loss": self.loss, "cores": cores}
+        return {"seconds": (long - short) / epochs, "loss": loss, "cores": cores}
 
 
 # === Matrix product ===
 
 
 class Product:
-    """Times the product of two square float32 matrices: no training on the same processor can be faster."""
+    """Times the product of two square float32 matrices."""
 
-    def __init__(self, implementation: str, task: dict):
-        a, b = np.random.default_rng(0).random((2, task["n_inputs"], task["n_inputs"]), dtype=np.float32)
-        if implementation == "torch product":
+    def __init__(self, implementation: str, side: int):
+        a, b = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
+        if implementation == "PyTorch":
             import torch
 
             a, b = torch.from_numpy(a), torch.from_numpy(b)
         self.product = lambda: a @ b
 
-    def block(self) -> dict:
+    def multiply(self) -> dict:
         return {"seconds": seconds_of(self.product)}
 
 
+# === Loading ===
+
+
+class Loading:
+    """Times the way from an environment's files to what a network sees.
+
+    Args:
+        environment, protocol: what to load, and how to split it.
+        files: what differs from the registry, by its keys, where the files are not the publisher's.
+    """
+
+    def __init__(self, implementation: str, environment: str, protocol: str, files: dict[str, dict]):
+        from lib import datasets, preprocess
+
+        for key, changes in files.items():
+            datasets.REGISTRY[key] = dataclasses.replace(datasets.REGISTRY[key], **changes)
+        self.read = datasets.LOADERS[environment]
+        self.process = lambda: preprocess.process(self.data, protocol, np.arange(len(self.data)), BOUNDS)
+
+    def load(self) -> dict:
+        started = time.perf_counter()
+        self.data = self.read()
+        return {"seconds": time.perf_counter() - started, "shape": self.data.rssi.shape}
+
+    def preprocess(self) -> dict:
+        return {"seconds": seconds_of(self.process), "shape": self.data.rssi.shape}
+
+
+# === Prediction, from dBm to metres ===
+
+
+def keras_localizer(processed, layers: list) -> Callable[[np.ndarray], np.ndarray]:
+    """The localizer as notebooks call it, with its first weights: trained ones take as long."""
+    import keras
+
+    model = keras_network("localizer", processed.x.shape[1], layers)
+    return _scaled(processed, lambda x: keras.ops.convert_to_numpy(model(x, training=False)))
+
+
+def torch_localizer(processed, layers: list) -> Callable[[np.ndarray], np.ndarray]:
+    """The same network in PyTorch."""
+    import torch
+
+    trunk, heads = torch_network(processed.x.shape[1], layers, {"position": 2})
+    model = torch.nn.Sequential(trunk, heads["position"]).eval()
+
+    @torch.inference_mode()
+    def predict(x: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(x)).numpy()
+
+    return _scaled(processed, predict)
+
+
+def _scaled(processed, predict: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    """Let a function that predicts scaled positions from scaled RSSI take dBm and return metres."""
+    x, y = processed.rssi_scaling, processed.position_scaling
+    return lambda rssi: y.inverse(predict(x.transform(rssi[:, processed.kept])))
+
+
+def our_neighbours(radio_map, metric: str) -> Callable[[np.ndarray], np.ndarray]:
+    """kNN of `lib.baselines`."""
+    from lib import baselines
+
+    model = baselines.NearestFingerprints(metric, NEIGHBOURS).fit(radio_map)
+    return lambda rssi: model.predict(rssi)["position"]
+
+
+def scikit_neighbours(radio_map) -> Callable[[np.ndarray], np.ndarray]:
+    """kNN by the Sørensen (Bray–Curtis) distance as scikit-learn has it."""
+    from sklearn.neighbors import NearestNeighbors
+
+    from lib.preprocess import NOT_HEARD_DBM, powed
+
+    minimum = NOT_HEARD_DBM[radio_map.name]
+    index = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="braycurtis", algorithm="brute")
+    index.fit(powed(radio_map.rssi, minimum))
+    return lambda rssi: radio_map.position[index.kneighbors(powed(rssi, minimum), return_distance=False)].mean(axis=1)
+
+
+class Prediction:
+    """Times one implementation of a way to locate scans.
+
+    Args:
+        what: `localizer`, `knn_sorensen` or `knn_euclidean`.
+        file: a pickle of the radio map (a FingerprintSet), the same as a ProcessedSet, and the scans in dBm.
+        layers: of the localizer.
+    """
+
+    def __init__(self, implementation: str, what: str, file: str, layers: list):
+        radio_map, processed, self.scans = pickle.loads(Path(file).read_bytes())
+        begin = {
+            ("localizer", "ours"): lambda: keras_localizer(processed, layers),
+            ("localizer", "PyTorch"): lambda: torch_localizer(processed, layers),
+            ("knn_sorensen", "ours"): lambda: our_neighbours(radio_map, "sorensen"),
+            ("knn_sorensen", "scikit-learn"): lambda: scikit_neighbours(radio_map),
+            ("knn_euclidean", "ours"): lambda: our_neighbours(radio_map, "euclidean"),
+        }
+        self.predict = begin[what, implementation]()
+        self.predict(self.scans[:1])
+
+    def locate(self, scans: int) -> dict:
+        return {"seconds": seconds_of(lambda: self.predict(self.scans[:scans]))}
+
+
+# === Requests ===
+
+KINDS = {"train": Training, "product": Product, "load": Loading, "predict": Prediction}
+
+
 def serve(asked, answers) -> None:
-    """Answer requests until there are no more: the first names what to time, the others a method and its arguments."""
+    """Answer requests until there are no more: the first says what to time, the others a method and its arguments."""
     about = json.loads(asked.readline())
-    timed = {"train": Training, "product": Product}[about["kind"]](about["implementation"], about["task"])
+    timed = KINDS[about["kind"]](about["implementation"], **about["task"])
     print(json.dumps({}), file=answers, flush=True)
     for line in asked:
         request = json.loads(line)
