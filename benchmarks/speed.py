@@ -62,8 +62,8 @@ class Settings:
     Attributes:
         threads: of the implementations, one set of measurements each.
         repetitions: turns of each implementation.
-        rows: of each environment at most; of the LoRaWAN file, exactly.
-        wide_rows: training rows of the wide network.
+        rows: of each environment at most; so many has a generated LoRaWAN file.
+        wide_rows: training rows of the wide network at most.
         epochs: that one turn times, by network; networks without are left out.
         side: of the square matrices whose product is timed.
     """
@@ -201,7 +201,7 @@ def training_tasks(networks: Sequence[str], settings: Settings, scratch: Path) -
     x = preprocess.MinMaxScaling.of_rssi(campus.rssi, preprocess.NOT_HEARD_DBM[campus.name], *BOUNDS)
     y = preprocess.MinMaxScaling.of_position(campus.position)
     every = x.transform(campus.rssi), y.transform(campus.position)
-    rows = {"train": slice(settings.wide_rows), "validation": slice(settings.wide_rows, None)}
+    rows = {"train": slice(-VALIDATION_ROWS), "validation": slice(-VALIDATION_ROWS, None)}
     sets = {
         "localizer": {part: indoor.part(part) for part in rows},
         "umlp": preprocess.unify(indoor, outdoor),
@@ -261,10 +261,10 @@ def training(task: dict, threads: int, turns: int, epochs: int, ceiling: float) 
     with workers("train", TRAINERS, threads, task) as asked:
         first = in_turn(asked, 1, "first")
         steady = in_turn(asked, turns, "steady", epochs=epochs)
-    weights = {name: answers[0]["weights"] for name, answers in first.items()}
+    weights = {name: answers[0]["weights"] for name, answers in steady.items()}
     losses = {name: answers[0]["loss"] for name, answers in steady.items()}
     cores = {name: statistics.median(answer["cores"] for answer in answers) for name, answers in steady.items()}
-    print(f"  {what}: loss after {epochs + 3} epochs, cores used by steady training")
+    print(f"  {what}: loss after {epochs + 1} epochs, cores used by steady training")
     for name in TRAINERS:
         print(f"    {name:22} {losses[name]:8.4f} {cores[name]:6.2f}")
     if len(set(weights.values())) > 1 or max(losses.values()) > LOSS_FACTOR * min(losses.values()):

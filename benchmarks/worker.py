@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import importlib
 import json
 import os
 import pickle
@@ -96,26 +97,31 @@ def count(weights) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def ours(network: str, n_inputs: int, layers: list, outputs: dict, file: str) -> tuple[Callable[[int], float], int]:
-    """Training with `lib.training.fit`.
+def ours(network: str, n_inputs: int, layers: list, outputs: dict, file: str) -> Callable[[int], tuple[list, int]]:
+    """Training with `lib.training.fit`, a new network each time: a second call on the same one would restart Adam.
 
     Returns:
-        A function that goes on for a number of epochs and returns the last one's loss, and the number of weights.
+        A function that trains for a number of epochs and returns the loss of every epoch since the network was new,
+        and the number of weights.
     """
+    import keras
+
     from lib import training
 
-    model = keras_network(network, n_inputs, layers)
     arrays = arrays_of(file, outputs)
     settings = {"loss": keras_loss(outputs), "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "decay": False}
 
-    def fit(epochs: int) -> float:
-        return training.fit(model, *arrays, epochs=epochs, **settings)["loss"].iloc[-1]
+    def fit(epochs: int) -> tuple[list, int]:
+        keras.utils.clear_session()
+        model = keras_network(network, n_inputs, layers)
+        losses = training.fit(model, *arrays, epochs=epochs, **settings)["loss"].tolist()
+        return losses, count(model.trainable_weights)
 
-    return fit, count(model.trainable_weights)
+    return fit
 
 
 def keras_defaults(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
-    """The same with `Model.compile` and `Model.fit` as they come."""
+    """The same with `Model.compile` and `Model.fit` as they come; each call goes on where the last one ended."""
     import keras
 
     model = keras_network(network, n_inputs, layers)
@@ -123,14 +129,17 @@ def keras_defaults(network: str, n_inputs: int, layers: list, outputs: dict, fil
     model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs))
     settings = {"validation_data": validation, "batch_size": BATCH_SIZE, "verbose": 0}
 
-    def fit(epochs: int) -> float:
-        return model.fit(*train, epochs=epochs, **settings).history["loss"][-1]
+    losses = []
 
-    return fit, count(model.trainable_weights)
+    def fit(epochs: int) -> tuple[list, int]:
+        losses.extend(model.fit(*train, epochs=epochs, **settings).history["loss"])
+        return losses, count(model.trainable_weights)
+
+    return fit
 
 
 def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
-    """The same with the loop that users of PyTorch write, on tensors that stay in memory."""
+    """The same with the loop that users of PyTorch write, on tensors that stay in memory; each call goes on."""
     import torch
     from torch.nn import functional
 
@@ -149,7 +158,9 @@ def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: s
 
     (x, y), validation = (tensors(*pair) for pair in arrays_of(file, outputs))
 
-    def fit(epochs: int) -> float:
+    history = []
+
+    def fit(epochs: int) -> tuple[list, int]:
         for _ in range(epochs):
             trunk.train()
             total = torch.zeros(())
@@ -162,37 +173,41 @@ def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: s
             trunk.eval()
             with torch.no_grad():
                 loss_of(*validation)
-        return float(total) / len(x)
+            history.append(float(total) / len(x))
+        return history, count(parameters)
 
-    return fit, count(parameters)
+    return fit
 
 
 class Training:
     """Times one implementation of training."""
 
     def __init__(self, implementation: str, **task):
-        begin = {"ours": ours, "PyTorch": torch_loop}.get(implementation, keras_defaults)
+        trainers = {"ours": (ours, "lib.training"), "PyTorch": (torch_loop, "torch")}
+        begin, library = trainers.get(implementation, (keras_defaults, "lib.models"))
+        importlib.import_module(library)  # is not timed
         self.begin = lambda: begin(**task)
 
-    def _timed(self, epochs: int) -> tuple[float, float]:
+    def _timed(self, epochs: int) -> tuple[float, list]:
         started = time.perf_counter()
-        loss = float(self.train(epochs))
-        return time.perf_counter() - started, loss
+        losses, self.weights = self.train(epochs)
+        return time.perf_counter() - started, losses
 
     def first(self) -> dict:
         """Reading the arrays, building the network, compiling, one epoch."""
         started = time.perf_counter()
-        self.train, weights = self.begin()
+        self.train = self.begin()
         self.train(1)
-        return {"seconds": time.perf_counter() - started, "weights": weights}
+        return {"seconds": time.perf_counter() - started}
 
     def steady(self, epochs: int) -> dict:
         """Seconds an epoch, without what a training costs however long it is: the difference of a short and a long."""
         processor = time.process_time()
         short, _ = self._timed(1)
-        long, loss = self._timed(1 + epochs)
+        long, losses = self._timed(1 + epochs)
         cores = (time.process_time() - processor) / (short + long)
-        return {"seconds": (long - short) / epochs, "loss": loss, "cores": cores}
+        about = {"loss": float(losses[epochs]), "weights": self.weights, "cores": cores}
+        return {"seconds": (long - short) / epochs, **about}
 
 
 # === Matrix product ===
