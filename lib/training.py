@@ -195,7 +195,15 @@ def run(
 
 
 def train_localizer(
-    data: ProcessedSet, folder: Path, seed: int, *, config: str, dropout: float, source: Run | None = None, **settings
+    data: ProcessedSet,
+    folder: Path,
+    seed: int,
+    *,
+    config: str,
+    dropout: float,
+    source: Run | None = None,
+    rows=slice(None),
+    **settings,
 ) -> Run:
     """Train a localizer on one environment, from scratch or with the base model of another run as its start (Eq. 4).
 
@@ -204,6 +212,7 @@ def train_localizer(
         folder, seed, settings: see `run` and `fit`.
         config, dropout: see `models.localizer`.
         source: a finished run of the source environment.
+        rows: which of the training rows to use.
 
     Returns:
         A run that predicted the test rows, or under `search`, which has none, the validation rows.
@@ -215,9 +224,9 @@ def train_localizer(
             transfer(source.model, localizer)
         return localizer
 
-    predict = "validation" if data.protocol == "search" else "test"
-    parts = data.part("train"), data.part("validation"), data.part(predict)[0]
-    return run(folder, build, *parts, seed, loss="mse", **settings)
+    x, y = data.part("train")
+    predicted, _ = data.part("validation" if data.protocol == "search" else "test")
+    return run(folder, build, (x[rows], y[rows]), data.part("validation"), predicted, seed, loss="mse", **settings)
 
 
 def train_umlp(
