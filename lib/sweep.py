@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,9 @@ from dask.system import CPU_COUNT
 from distributed import Client, Worker, as_completed, get_worker
 from tqdm import tqdm
 
-from lib import THREADS, datasets, paths, plots, preprocess, results, splits, training
+from lib import THREADS, datasets, paths, plots, results, splits, training
+from lib.paths import Workspace
+from lib.preprocess import ProcessedSet, unify
 
 MODELS = {"encoder_scratch": "encoder, from scratch", "encoder_tl": "encoder-TL", "umlp": "U-MLP"}
 SHARES = [0.01, 0.02, 0.05, 0.10, 0.25, 0.50, 1.0]
@@ -44,12 +46,20 @@ CODE = hashlib.sha256(THREADS.encode() + b"".join(path.read_bytes() for path in 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: on one protocol, or of the U-MLP on a pair of them."""
+    """One training: on one protocol, or of the U-MLP on a pair of them.
+
+    Raises:
+        ValueError: if the share is not in (0, 1].
+    """
 
     model: str
     protocols: tuple[str, ...]
     seed: int
     share: float
+
+    def __post_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"`share` must be above 0 and at most 1. Received: {self.share}")
 
     @property
     def name(self) -> str:
@@ -68,7 +78,7 @@ class Cell:
         return Cell("encoder_scratch", (pair[pair.index(self.protocols[0]) - 1],), self.seed, 1.0)
 
 
-def cells(models: Iterable[str], protocols: Iterable[str], seeds: Iterable[int], shares: Iterable[float]) -> list[Cell]:
+def cells(models: Sequence[str], protocols: Sequence[str], seeds: Sequence[int], shares: Sequence[float]) -> list[Cell]:
     """Every combination; the U-MLP takes each pair of which at least one protocol is among `protocols`."""
     return [
         Cell(model, group, seed, share)
@@ -115,18 +125,16 @@ def subset(groups: np.ndarray, share: float, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([rows[: max(1, round(share * len(rows)))] for rows in shuffled]))
 
 
-def train(
-    cell: Cell, settings: dict, workspace: paths.Workspace
-) -> tuple[training.Run, list[preprocess.ProcessedSet], int]:
+def train(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.Run, list[ProcessedSet], int]:
     """The run of a cell, the sets it is about, and how many rows of each it learnt from.
 
     An epoch passes over the chosen rows several times, the more the fewer they are: one pass would be hardly an update
     of the weights, and 1 / share passes would take as long as all rows do.
     """
-    sets = [preprocess.ProcessedSet.load(workspace.processed / f"{ENVIRONMENTS[p]}-{p}.npz") for p in cell.protocols]
+    sets = [ProcessedSet.load(workspace.processed / f"{ENVIRONMENTS[p]}-{p}.npz") for p in cell.protocols]
     folder, passes = workspace.models / cell.name, round(cell.share**-PASSES)
     if cell.model == "umlp":
-        parts = preprocess.unify(*sets)
+        parts = unify(*sets)
         rows = subset(parts["train"][1]["environment"][:, 0], cell.share, cell.seed)
         run = training.train_umlp(parts, folder, cell.seed, rows=np.tile(rows, passes), **settings["umlp"])
         return run, sets, len(rows) // 2
@@ -136,31 +144,21 @@ def train(
     return training.train_localizer(data, folder, cell.seed, rows=np.tile(rows, passes), **how), sets, len(rows)
 
 
-def result_rows(cell: Cell, settings: dict, workspace: paths.Workspace) -> list[dict]:
+def result_rows(cell: Cell, settings: dict, workspace: Workspace) -> list[dict]:
     """A result row, with its `share`, for each set that the cell is about."""
     run, sets, n_train = train(cell, settings, workspace)
+    about = {"n_train": n_train, "share": cell.share, "epochs": len(run.curves)}
+    about |= {"fit_seconds": run.seconds, "predict_us": run.predict_us}
     ends = np.cumsum([len(data.split.test) for data in sets])
-    return [
-        results.evaluated(
-            data,
-            cell.model,
-            cell.seed,
-            data.position_scaling.inverse(predicted),
-            workspace,
-            n_train=n_train,
-            epochs=len(run.curves),
-            fit_seconds=run.seconds,
-            predict_us=run.predict_us,
-            share=cell.share,
-        )
-        for data, predicted in zip(sets, np.split(run.predicted["position"], ends[:-1]), strict=True)
-    ]
+    parts = zip(sets, np.split(run.predicted["position"], ends[:-1]), strict=True)
+    positions = [(data, data.position_scaling.inverse(predicted)) for data, predicted in parts]
+    return [results.evaluated(data, cell.model, cell.seed, where, workspace, **about) for data, where in positions]
 
 
 # === All cells ===
 
 
-def check_worker(workspace: paths.Workspace, mark: str, code: str, dask_worker: Worker | None = None) -> None:
+def check_worker(workspace: Workspace, mark: str, code: str, dask_worker: Worker | None = None) -> None:
     """Raise RuntimeError on a worker that would give other results than the driver, or leave them elsewhere."""
     worker, found = dask_worker or get_worker(), workspace.models / MARK
     where = f"the worker at {worker.address}"
@@ -172,15 +170,13 @@ def check_worker(workspace: paths.Workspace, mark: str, code: str, dask_worker: 
         raise RuntimeError(f"{where} must have one thread (--nthreads 1). Received: {worker.state.nthreads}")
 
 
-def on_worker(cell: Cell, settings: dict, workspace: paths.Workspace, check: dict, source: list[dict] | None):
+def on_worker(cell: Cell, settings: dict, workspace: Workspace, check: dict, source: list[dict] | None):
     """`result_rows`, where it may be trusted. Dask waits with it for the rows of the `source`, of which it is free."""
     check_worker(workspace, **check)
     return result_rows(cell, settings, workspace)
 
 
-def sweep(
-    chosen: Sequence[Cell], settings: dict, workspace: paths.Workspace, client: Client
-) -> tuple[list[dict], dict]:
+def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: Client) -> tuple[list[dict], dict]:
     """Run cells, and the sources of those that transfer.
 
     Returns:
@@ -197,9 +193,10 @@ def sweep(
     client.run(check_worker, workspace, **check)
     everything = dict.fromkeys([*(cell.source for cell in chosen if cell.source), *chosen])
     futures, this_time = {}, uuid.uuid4().hex
-    for cell in sorted(everything, key=lambda cell: (cell.source is not None, -cell.share)):  # the longest first
+    longest_first = sorted(everything, key=lambda cell: (cell.source is not None, -cell.share))  # and sources at all
+    for place, cell in enumerate(longest_first):
         arguments = cell, settings, workspace, check, futures.get(cell.source)
-        futures[cell] = client.submit(on_worker, *arguments, key=f"{cell.name}-{this_time}")
+        futures[cell] = client.submit(on_worker, *arguments, key=f"{cell.name}-{this_time}", priority=-place)
     names = {future.key: cell.name for cell, future in futures.items()}
     failed = {}
     with tqdm(as_completed(futures.values()), desc="sweep", total=len(futures), unit="cell") as finished:
@@ -215,9 +212,9 @@ def sweep(
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a protocol and share, one column a model: mean distance error, mean ± 95 % CI over seeds."""
     keys = ["release", "protocol", "share"]
-    errors = rows.pivot_table("mean_m", keys, "model", aggfunc=results.with_interval, sort=False)
     n_train = rows.groupby(keys, sort=False)["n_train"].agg(lambda counts: " / ".join(map(str, counts.unique())))
-    table = errors.rename(columns=MODELS).fillna("").assign(n_train=n_train).reset_index().rename_axis(columns=None)
+    errors = rows.pivot_table("mean_m", keys, "model", aggfunc=results.with_interval, sort=False)
+    table = pd.concat([n_train, errors.rename(columns=MODELS).fillna("")], axis=1).reset_index()
     return table.assign(share=[f"{100 * share:g} %" for share in table["share"]])
 
 
@@ -230,23 +227,22 @@ def main() -> None:
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the training rows, each up to 1")
     parser.add_argument("--workers", type=int, default=max(1, CPU_COUNT // int(THREADS)), help="on this machine")
     parser.set_defaults(**profile("sweep"))
-    arguments = vars(parser.parse_args())
-    workers = arguments.pop("workers")
+    given = parser.parse_args()
+    chosen = cells(given.models, given.protocols, given.seeds, given.shares)
     simulated = datasets.simulated()
     workspace = paths.workspace(simulated)
     os.environ["TQDM_DISABLE"] = "1"  # in the workers: the bars of single trainings
     for number in (signal.SIGINT, signal.SIGTERM):  # leave through the `with` below, which ends the workers
         signal.signal(number, lambda number, _: sys.exit(f"{signal.Signals(number).name}: finished cells are kept"))
-    local = {} if dask.config.get("scheduler-address", None) else {"n_workers": workers, "threads_per_worker": 1}
-    with Client(**local) as client:
-        rows, failed = sweep(cells(**arguments), settings(), workspace, client)
+    local = {"n_workers": given.workers, "threads_per_worker": 1, "dashboard_address": None}
+    with Client(**({} if dask.config.get("scheduler-address", None) else local)) as client:
+        rows, failed = sweep(chosen, settings(), workspace, client)
     if rows:
         rows = results.write(rows, workspace.results / "sweep.csv", (*results.COLUMNS, "share"))
-        table = summary(rows)
-        note = "Mean distance error (m) on test rows by share of the training rows; mean ± 95 % CI over seeds."
-        results.write_table(table, workspace.tables, "sweep", note, simulated)
+        note = "Mean distance error (m) on test rows by share of the training rows, mean ± 95 % CI over seeds."
+        results.write_table(summary(rows), workspace.tables, "sweep", note, simulated)
         plots.finish(plots.error_by_share(rows, MODELS), workspace.figures / "sweep.png", simulated)
-        print(table.to_markdown(index=False))
+        print((workspace.tables / "sweep.md").read_text())
     if failed:
         sys.exit(f"{len(failed)} cells failed: {', '.join(failed)}")
 
