@@ -157,9 +157,9 @@ def main() -> None:
     table = exponents(rows)
     note = (
         f"What the steps cost on fingerprints of the simulated campus, with {THREADS} thread(s), and the exponents of "
-        "its growth with their 95 % intervals. Memory is what the data of a step need, read and made. kNN answers 1,000 "
-        "queries, and goes through all fingerprints for each: to ask about as many rows as are stored is quadratic, by "
-        "its nature. A radio map that does not fit in memory is refused before it is made."
+        "its growth with their 95 % intervals. Memory is what the data of a step need, read and made. kNN answers "
+        "1,000 queries, and goes through all fingerprints for each: to ask about as many rows as are stored is "
+        "quadratic, by its nature. A radio map that does not fit in memory is refused before it is made."
     )
     results.write_table(table, workspace.tables, "scaling", note, simulated=False)
     print(table.to_string(index=False))
