@@ -31,12 +31,12 @@ FEW_ROWS, FEW_TRANSMITTERS = [300, 600, 1200], [20, 40, 80]
 TOO_LARGE = (1_000_000, 10_000)  # a radio map of 40 GB
 STEPS = {
     "simulate": "simulate",
-    "load": "load from CSV",
+    "load": "load CSV",
     "process": "preprocess",
-    "train": "train, one epoch",
+    "train": "train an epoch",
     "predict": "predict all rows",
-    "knn_euclidean": "kNN, Euclidean, 1,000 queries",
-    "knn_sorensen": "kNN, Sørensen, 1,000 queries",
+    "knn_euclidean": "kNN Euclidean",
+    "knn_sorensen": "kNN Sørensen",
 }
 QUANTITIES = {"seconds": "time (s)", "peak_mb": "peak memory (MB)"}
 SIZES = {"n_rows": "rows", "n_transmitters": "transmitters"}
@@ -52,7 +52,8 @@ def measure(step: str, folder: Path, n_rows: int, n_transmitters: int) -> dict:
         RuntimeError: if the step fails.
     """
     command = [sys.executable, Path(__file__).with_name("steps.py"), step, folder, str(n_rows), str(n_transmitters)]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": str(paths.ROOT)}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if finished.returncode:
         raise RuntimeError(f"{step} of {n_rows:,} × {n_transmitters:,} failed:\n{finished.stderr[-4000:]}")
     return json.loads(finished.stdout.splitlines()[-1])
@@ -100,7 +101,7 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
             }
             largest = of_step.iloc[-1]
             of_largest = f"{largest['n_rows']:,} × {largest['n_transmitters']:,}"
-            took = {label: f"{largest[quantity]:,.3g}" for quantity, label in QUANTITIES.items()}
+            took = {label: f"{largest[quantity]:,.2f}" for quantity, label in QUANTITIES.items()}
             table.append({"step": name, "against": SIZES[size], **fitted, "rows × transmitters": of_largest, **took})
     return pd.DataFrame(table)
 
@@ -110,25 +111,28 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
 
 def draw(rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Time and memory of each step against rows and against transmitters; crosses are radio maps that were refused."""
-    figure, axes = plt.subplots(2, 2, figsize=(16, 9.5), sharex="col", sharey="row")
-    colours = dict(zip(STEPS, sns.color_palette("colorblind"), strict=False))
+    figure, axes = plt.subplots(2, 2, figsize=(15, 10), sharex="col", sharey="row")
     refused = rows[rows["peak_mb"].isna()]
     for column, (size, sweep), other in zip(axes.T, sweeps(rows).items(), reversed(SIZES), strict=True):
         for axis, (quantity, label) in zip(column, QUANTITIES.items(), strict=True):
             fitted = table[table["against"] == SIZES[size]].set_index("step")[f"exponent of {label}"]
-            for step, name in STEPS.items():
+            for (step, name), colour, marker in zip(
+                STEPS.items(), sns.color_palette("colorblind"), "os^vDPX", strict=False
+            ):
                 of_step = sweep[sweep["what"] == step].sort_values(size)
-                style = {"marker": "o", "markersize": 5, "color": colours[step], "label": f"{name}: {fitted[name]}"}
+                style = {"marker": marker, "markersize": 6, "color": colour, "label": f"{name}: {fitted[name]}"}
                 axis.plot(of_step[size], of_step[quantity], **style)
             axis.set(xscale="log", yscale="log", ylabel=label)
-            axis.legend(title="exponent ± 95 % interval", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        column[0].set_title(f"against {SIZES[size]}, at {sweep[other].iloc[0]:,} {SIZES[other]}", fontsize=12)
-        column[1].set_xlabel(SIZES[size])
+            title = {"title": "exponent ± 95 % interval", "title_fontsize": 10, "alignment": "left"}
+            axis.legend(**title, fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
         for row in refused.itertuples():
             at = getattr(row, size), 4e-6 * row.n_rows * row.n_transmitters
             column[1].plot(*at, "x", color="black", markersize=9, markeredgewidth=2)
-            about = f"{row.n_rows:,} × {row.n_transmitters:,}: refused"
-            column[1].annotate(about, at, (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=10)
+            about = f"{row.n_rows:,} × {row.n_transmitters:,},\n{at[1] / 1000:g} GB: refused"
+            column[1].annotate(about, at, (-10, 0), textcoords="offset points", ha="right", va="center", fontsize=10)
+        column[0].set_title(f"against {SIZES[size]}, at {sweep[other].iloc[0]:,} {SIZES[other]}", fontsize=12)
+        column[1].set_xlabel(SIZES[size])
+    figure.suptitle("What each step costs (kNN: 1,000 queries)", fontsize=13)
     return figure
 
 
@@ -152,9 +156,10 @@ def main() -> None:
     rows = results.write(measure_all(sizes), workspace.results / "scaling.csv", COLUMNS)
     table = exponents(rows)
     note = (
-        f"Exponents with their 95 % intervals, of {len(n_rows)} sizes each, for {THREADS} thread(s) and fingerprints of the "
-        "simulated campus. Memory is what a step needs for its data, read and made; a radio map that the machine has no memory for is refused. kNN "
-        "goes through all fingerprints for each query: a network does not."
+        f"What the steps cost on fingerprints of the simulated campus, with {THREADS} thread(s), and the exponents of "
+        "its growth with their 95 % intervals. Memory is what the data of a step need, read and made. kNN answers "
+        "1,000 queries, and goes through all fingerprints for each: to ask about as many rows as are stored is "
+        "quadratic, by its nature. A radio map that does not fit in memory is refused before it is made."
     )
     results.write_table(table, workspace.tables, "scaling", note, simulated=False)
     print(table.to_string(index=False))
