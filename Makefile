@@ -53,6 +53,7 @@ search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configura
 
 bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and JAX, minutes on an idle machine
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
 	$(SHOW)
 
 # What is there already is found by the sweep itself. SWEEP= takes arguments, for instance --help.

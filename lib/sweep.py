@@ -183,14 +183,24 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
         The result rows of `chosen`, in that order, and for the name of each cell that failed, why.
 
     Raises:
-        RuntimeError: if one of the workers at hand cannot take part; one that comes later fails its cells.
+        RuntimeError: if the scheduler or one of the workers at hand cannot take part. Cells that are given to a worker
+            which comes later and cannot are among the failed.
     """
     mark = workspace.models / MARK
     if not mark.exists():
         with paths.replacing(mark) as temporary:
             temporary.write_text(uuid.uuid4().hex)
     check = {"mark": mark.read_text(), "code": CODE}
-    client.run(check_worker, workspace, **check)
+    try:
+        client.run_on_scheduler(cells, [], [], [], [])  # anything of this module, without which it passes on no cell
+        client.run(check_worker, workspace, **check)
+    except RuntimeError:
+        raise
+    except Exception as problem:  # what Dask makes of an ImportError elsewhere
+        message = (
+            f"the scheduler and every worker need this repository on their PYTHONPATH, with its lock file: {problem}"
+        )
+        raise RuntimeError(message) from problem
     everything = dict.fromkeys([*(cell.source for cell in chosen if cell.source), *chosen])
     futures, this_time = {}, uuid.uuid4().hex
     longest_first = sorted(everything, key=lambda cell: (cell.source is not None, -cell.share))  # and sources at all
@@ -199,7 +209,8 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
         futures[cell] = client.submit(on_worker, *arguments, key=f"{cell.name}-{this_time}", priority=-place)
     names = {future.key: cell.name for cell, future in futures.items()}
     failed = {}
-    with tqdm(as_completed(futures.values()), desc="sweep", total=len(futures), unit="cell") as finished:
+    about = {"desc": f"sweep, {len(client.nthreads())} workers", "total": len(futures), "unit": "cell"}
+    with tqdm(as_completed(futures.values()), **about) as finished:
         for future in finished:
             name = names[future.key]
             finished.set_postfix_str(name)
@@ -235,8 +246,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # leave through the `with` below, which ends the workers
         signal.signal(number, lambda number, _: sys.exit(f"{signal.Signals(number).name}: finished cells are kept"))
     local = {"n_workers": given.workers, "threads_per_worker": 1, "dashboard_address": None}
-    with Client(**({} if dask.config.get("scheduler-address", None) else local)) as client:
-        rows, failed = sweep(chosen, settings(), workspace, client)
+    try:
+        with Client(**({} if dask.config.get("scheduler-address", None) else local)) as client:
+            rows, failed = sweep(chosen, settings(), workspace, client)
+    except (OSError, RuntimeError) as problem:
+        sys.exit(str(problem))
     if failed:
         sys.exit(f"{len(failed)} cells failed, the others are kept; nothing was written. {', '.join(failed)}")
     rows = results.write(rows, workspace.results / "sweep.csv", (*results.COLUMNS, "share"))
