@@ -59,6 +59,7 @@ bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and
 # What is there already is found by the sweep itself. SWEEP= takes arguments, for instance --help.
 sweep: $(BUILT)/02_preprocess.ipynb ## Train every model on shares of the rows, on all cores or a Dask cluster
 	$(PYTHON_ON_DATA) -m lib.sweep $(SWEEP)
+	$(SHOW)
 
 test: $(VENV) ## Run all tests
 	$(BIN)/python -m pytest

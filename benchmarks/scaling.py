@@ -22,6 +22,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from scipy import stats
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
+
 from lib import THREADS, paths, plots, results
 from lib.fingerprints import require_memory
 

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import pickle
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from benchmarks.memory import peak_mb
 from lib import baselines, datasets, preprocess, simulate
 from lib.fingerprints import FingerprintSet
 
@@ -30,15 +30,6 @@ LEAST_S, MOST_TIMES = 2.0, 5  # shorter work is repeated
 
 
 # === Time and memory ===
-
-
-def peak_mb() -> float:
-    """The most memory that this process had in use, in MB, since it began or since `forget_peak`."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, ru_maxrss begins with what the process that started this one had
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def forget_peak() -> float:
