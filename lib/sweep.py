@@ -246,14 +246,13 @@ def main() -> None:
             rows, failed = sweep(chosen, settings(), workspace, client)
     except (ImportError, OSError, RuntimeError) as problem:
         sys.exit(f"{problem}\nWhat a cluster needs is in the README under “Past one machine”.")
-    if rows:
-        rows = results.write(rows, workspace.results / "sweep.csv", (*results.COLUMNS, "share"))
-        note = "Mean distance error (m) on test rows by share of the training rows, mean ± 95 % CI over seeds."
-        results.write_table(summary(rows), workspace.tables, "sweep", note, simulated)
-        plots.finish(plots.error_by_share(rows, MODELS), workspace.figures / "sweep.png", simulated)
-        print((workspace.tables / "sweep.md").read_text())
     if failed:
-        sys.exit(f"{len(failed)} cells failed: {', '.join(failed)}")
+        sys.exit(f"{len(failed)} cells failed, the others are kept; nothing was written. {', '.join(failed)}")
+    rows = results.write(rows, workspace.results / "sweep.csv", (*results.COLUMNS, "share"))
+    note = "Mean distance error (m) on test rows by share of the training rows, mean ± 95 % CI over seeds."
+    results.write_table(summary(rows), workspace.tables, "sweep", note, simulated)
+    plots.finish(plots.error_by_share(rows, MODELS), workspace.figures / "sweep.png", simulated)
+    print((workspace.tables / "sweep.md").read_text())
 
 
 if __name__ == "__main__":
