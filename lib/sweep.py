@@ -183,41 +183,36 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
         The result rows of `chosen`, in that order, and for the name of each cell that failed, why.
 
     Raises:
-        RuntimeError: if the scheduler or one of the workers at hand cannot take part. Cells that are given to a worker
-            which comes later and cannot are among the failed.
+        ImportError: if the scheduler does not find this module.
+        RuntimeError: if workers at hand cannot take part. On one that comes later, cells fail.
     """
     mark = workspace.models / MARK
     if not mark.exists():
         with paths.replacing(mark) as temporary:
             temporary.write_text(uuid.uuid4().hex)
     check = {"mark": mark.read_text(), "code": CODE}
-    try:
-        client.run_on_scheduler(cells, [], [], [], [])  # anything of this module, without which it passes on no cell
-        client.run(check_worker, workspace, **check)
-    except RuntimeError:
-        raise
-    except Exception as problem:  # what Dask makes of an ImportError elsewhere
-        message = (
-            f"the scheduler and every worker need this repository on their PYTHONPATH, with its lock file: {problem}"
-        )
-        raise RuntimeError(message) from problem
+    client.run_on_scheduler(cells, [], [], [], [])  # anything of this module: without it, no cell gets to a worker
+    refused = filter(None, client.run(check_worker, workspace, **check, on_error="return").values())
+    if reasons := "\n".join(map(str, refused)):
+        raise RuntimeError(reasons)
     everything = dict.fromkeys([*(cell.source for cell in chosen if cell.source), *chosen])
     futures, this_time = {}, uuid.uuid4().hex
-    longest_first = sorted(everything, key=lambda cell: (cell.source is not None, -cell.share))  # and sources at all
-    for place, cell in enumerate(longest_first):
+    in_order = sorted(everything, key=lambda cell: (cell.source is not None, -cell.share))  # sources, then the longest
+    for place, cell in enumerate(in_order):
         arguments = cell, settings, workspace, check, futures.get(cell.source)
         futures[cell] = client.submit(on_worker, *arguments, key=f"{cell.name}-{this_time}", priority=-place)
-    names = {future.key: cell.name for cell, future in futures.items()}
-    failed = {}
+    by_key, rows, failed = {future.key: cell for cell, future in futures.items()}, {}, {}
     about = {"desc": f"sweep, {len(client.nthreads())} workers", "total": len(futures), "unit": "cell"}
     with tqdm(as_completed(futures.values()), **about) as finished:
         for future in finished:
-            name = names[future.key]
-            finished.set_postfix_str(name)
-            if future.status != "finished":
-                failed[name] = future.exception()
-                finished.write(f"{name}: {failed[name]!r}", file=sys.stderr)
-    return [row for cell in chosen if cell.name not in failed for row in futures[cell].result()], failed
+            cell = by_key[future.key]
+            finished.set_postfix_str(cell.name)
+            if future.status == "finished":
+                rows[cell] = future.result()
+            else:
+                failed[cell.name] = future.exception()
+                finished.write(f"{cell.name}: {failed[cell.name]!r}", file=sys.stderr)
+    return [row for cell in chosen for row in rows.get(cell, [])], failed
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
@@ -249,8 +244,8 @@ def main() -> None:
     try:
         with Client(**({} if dask.config.get("scheduler-address", None) else local)) as client:
             rows, failed = sweep(chosen, settings(), workspace, client)
-    except (OSError, RuntimeError) as problem:
-        sys.exit(str(problem))
+    except (ImportError, OSError, RuntimeError) as problem:
+        sys.exit(f"{problem}\nWhat a cluster needs is in the README under “Past one machine”.")
     if failed:
         sys.exit(f"{len(failed)} cells failed, the others are kept; nothing was written. {', '.join(failed)}")
     rows = results.write(rows, workspace.results / "sweep.csv", (*results.COLUMNS, "share"))
