@@ -190,7 +190,7 @@ class FingerprintSet:
     @cached_property
     def copy_id(self) -> np.ndarray:
         """(n,) int: rows with the same RSSI at the same place share a number; splits keep them together."""
-        hashed = np.empty(len(self), dtype=np.uint64)
+        hashed = np.empty(len(self), dtype=np.uint64)  # in whose order the numbers are: the splits draw by them
         for rows in row_blocks(self.rssi.shape):
             block = self[rows]
             values = block._with_place(np.column_stack([np.nan_to_num(block.rssi, nan=1.0), block.position]))
