@@ -16,11 +16,11 @@ export PYTHONPATH := $(CURDIR)
 
 # To use another environment, conda's say: make all VENV= BIN=$$CONDA_PREFIX/bin
 VENV := .venv/.complete
+WITH_BENCH = $(if $(VENV),.venv/.bench)
 BIN := .venv/bin
 BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
 # Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
-RUN = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) \
-	$(BIN)/python notebooks/run.py
+PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) $(BIN)/python
 
 # === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
 library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
@@ -33,7 +33,7 @@ NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
-.PHONY: help setup data all smoke search test lab lock tidy clean FORCE
+.PHONY: help setup data all smoke search sweep bench test lab lock tidy clean FORCE
 .PRECIOUS: README.md
 
 help: ## Show this list
@@ -50,6 +50,16 @@ smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
 search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, a quarter of an hour
+
+bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and JAX, minutes on an idle machine
+	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
+	$(SHOW)
+
+# What is there already is found by the sweep itself. SWEEP= takes arguments, for instance --help.
+sweep: $(BUILT)/02_preprocess.ipynb ## Train every model on shares of the rows, on all cores or a Dask cluster
+	$(PYTHON_ON_DATA) -m lib.sweep $(SWEEP)
+	$(SHOW)
 
 test: $(VENV) ## Run all tests
 	$(BIN)/python -m pytest
@@ -77,6 +87,12 @@ $(VENV): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
+# The constraints let pip add packages but change none that is locked.
+.venv/.bench: $(VENV) requirements-bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt \
+		--constraint <(grep -oE '^[^ ;]+==[^ ;]+' requirements.lock)
+	touch $@
+
 # A data file that came or changed since the data were looked for counts, whatever the time of change it carries.
 MEASURED := $(if $(filter-out simulated,$(DATA)),$(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
 	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv*)))
@@ -86,7 +102,7 @@ $(BUILT)/sources.json: $(VENV) $(call library,) $(if $(ARRIVED),FORCE)
 FORCE:
 
 $(BUILT)/%.ipynb: notebooks/%.ipynb
-	$(RUN) $< $@
+	$(PYTHON_ON_DATA) notebooks/run.py $< $@
 
 $(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
 $(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)
@@ -99,8 +115,9 @@ $(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/03_transfer
 ifeq ($(PROFILE),full)
 ifndef FINGERPRINT_OUTPUTS
 all: README.md
+SHOW := $(BIN)/python -m lib.results README.md
 README.md: $(BUILT)/05_benchmark.ipynb lib/results.py
-	$(BIN)/python -m lib.results $@
+	$(SHOW)
 	@touch $@
 endif
 endif

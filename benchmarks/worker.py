@@ -1,0 +1,346 @@
+"""One implementation in a process of its own: does what it is asked to in JSON lines on stdin, answers on stdout.
+
+`speed.py` starts and asks it. What another implementation needs is not imported: it would count as this one's memory.
+"""
+
+import dataclasses
+import importlib
+import json
+import os
+import pickle
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.memory import peak_mb
+
+BATCH_SIZE = 256
+LEARNING_RATE = 0.001
+NEIGHBOURS = 7
+BOUNDS = (0.0, 2.0)  # of Eq. 5, as in the notebooks
+
+
+def seconds_of(function: Callable[[], object], at_least: float = 0.3) -> float:
+    """Mean seconds of a call, over as many calls as take `at_least` seconds."""
+    calls, started = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - started) < at_least:
+        function()
+        calls += 1
+    return elapsed / calls
+
+
+# === Networks ===
+
+
+def keras_network(network: str, n_inputs: int, layers: list):
+    """A network in Keras: one of the paper's, or the wide one of `layers`, (width, dropout) each."""
+    import keras
+
+    from lib import models
+
+    if network != "wide":
+        return {"localizer": models.localizer, "umlp": models.umlp}[network](n_inputs)
+    wide = keras.Sequential([keras.Input((n_inputs,))])
+    for width, dropout in layers:
+        wide.add(keras.layers.Dense(width, use_bias=False))
+        wide.add(keras.layers.BatchNormalization(momentum=0.9))
+        wide.add(keras.layers.ReLU())
+        wide.add(keras.layers.Dropout(dropout))
+    wide.add(keras.layers.Dense(2, name="position"))
+    return wide
+
+
+def torch_network(n_inputs: int, layers: list, outputs: dict[str, int]):
+    """The same in PyTorch: trunk, and heads by name. The sigmoid of a probability is part of its loss."""
+    from torch import nn
+
+    blocks, width = [], n_inputs
+    for units, dropout in layers:
+        # epsilon and first weights as in Keras, so that the losses can be compared
+        blocks += [nn.Linear(width, units, bias=False), nn.BatchNorm1d(units, eps=1e-3), nn.ReLU(), nn.Dropout(dropout)]
+        width = units
+    trunk, heads = nn.Sequential(*blocks), nn.ModuleDict({name: nn.Linear(width, n) for name, n in outputs.items()})
+    for weight in [*trunk.parameters(), *heads.parameters()]:
+        if weight.dim() == 2:
+            nn.init.xavier_uniform_(weight)
+    return trunk, heads
+
+
+# === Training ===
+
+
+def arrays_of(file: str, outputs: dict[str, int]) -> tuple[tuple, tuple]:
+    """((x, y), (x, y)) to train and to validate on; y is an array, or a dict where there are several outputs."""
+    with np.load(file) as arrays:
+        y = [{name: arrays[f"{part}_{name}"] for name in outputs} for part in ("train", "validation")]
+        y = y if len(outputs) > 1 else [by_name["position"] for by_name in y]
+        return (arrays["train_x"], y[0]), (arrays["validation_x"], y[1])
+
+
+def keras_loss(outputs: dict[str, int]):
+    return {"environment": "binary_crossentropy", "position": "mse"} if len(outputs) > 1 else "mse"
+
+
+def count(weights) -> int:
+    """How many numbers there are in some arrays."""
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def ours(network: str, n_inputs: int, layers: list, outputs: dict, file: str) -> Callable[[int], tuple[list, int]]:
+    """Training with `lib.training.fit`, a new network each time: a second call on the same one would restart Adam.
+
+    Returns:
+        A function that trains for a number of epochs and returns the loss of every epoch since the network was new,
+        and the number of weights.
+    """
+    import keras
+
+    from lib import training
+
+    arrays = arrays_of(file, outputs)
+    settings = {"loss": keras_loss(outputs), "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "decay": False}
+
+    def fit(epochs: int) -> tuple[list, int]:
+        keras.utils.clear_session()
+        model = keras_network(network, n_inputs, layers)
+        losses = training.fit(model, *arrays, epochs=epochs, **settings)["loss"].tolist()
+        return losses, count(model.trainable_weights)
+
+    return fit
+
+
+def keras_defaults(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
+    """The same with `Model.compile` and `Model.fit` as they come; each call goes on where the last one ended."""
+    import keras
+
+    model = keras_network(network, n_inputs, layers)
+    train, validation = arrays_of(file, outputs)
+    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs))
+    settings = {"validation_data": validation, "batch_size": BATCH_SIZE, "verbose": 0}
+
+    losses = []
+
+    def fit(epochs: int) -> tuple[list, int]:
+        losses.extend(model.fit(*train, epochs=epochs, **settings).history["loss"])
+        return losses, count(model.trainable_weights)
+
+    return fit
+
+
+def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
+    """The same with the loop that users of PyTorch write, on tensors that stay in memory; each call goes on."""
+    import torch
+    from torch.nn import functional
+
+    trunk, heads = torch_network(n_inputs, layers, outputs)
+    parameters = [*trunk.parameters(), *heads.parameters()]
+    optimiser = torch.optim.Adam(parameters, LEARNING_RATE)
+    losses = {"position": functional.mse_loss, "environment": functional.binary_cross_entropy_with_logits}
+
+    def tensors(x, y):
+        y = y if isinstance(y, dict) else {"position": y}
+        return torch.from_numpy(x), {name: torch.from_numpy(values) for name, values in y.items()}
+
+    def loss_of(x, y):
+        latent = trunk(x)
+        return sum(losses[name](head(latent), y[name]) for name, head in heads.items())
+
+    (x, y), validation = (tensors(*pair) for pair in arrays_of(file, outputs))
+
+    history = []
+
+    def fit(epochs: int) -> tuple[list, int]:
+        for _ in range(epochs):
+            trunk.train()
+            total = torch.zeros(())
+            for rows in torch.randperm(len(x)).split(BATCH_SIZE):
+                loss = loss_of(x.index_select(0, rows), {name: of.index_select(0, rows) for name, of in y.items()})
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                total += loss.detach() * len(rows)
+            trunk.eval()
+            with torch.no_grad():
+                loss_of(*validation)
+            history.append(float(total) / len(x))
+        return history, count(parameters)
+
+    return fit
+
+
+class Training:
+    """Times one implementation of training."""
+
+    def __init__(self, implementation: str, **task):
+        trainers = {"ours": (ours, "lib.training"), "PyTorch": (torch_loop, "torch")}
+        begin, library = trainers.get(implementation, (keras_defaults, "lib.models"))
+        importlib.import_module(library)  # is not timed
+        self.begin = lambda: begin(**task)
+
+    def _timed(self, epochs: int) -> tuple[float, list]:
+        started = time.perf_counter()
+        losses, self.weights = self.train(epochs)
+        return time.perf_counter() - started, losses
+
+    def first(self) -> dict:
+        """Reading the arrays, building the network, compiling, one epoch."""
+        started = time.perf_counter()
+        self.train = self.begin()
+        self.train(1)
+        return {"seconds": time.perf_counter() - started}
+
+    def steady(self, epochs: int) -> dict:
+        """Seconds an epoch, without what a training costs however long it is: the difference of a short and a long."""
+        processor = time.process_time()
+        short, _ = self._timed(1)
+        long, losses = self._timed(1 + epochs)
+        cores = (time.process_time() - processor) / (short + long)
+        about = {"loss": float(losses[epochs]), "weights": self.weights, "cores": cores}
+        return {"seconds": (long - short) / epochs, **about}
+
+
+# === Matrix product ===
+
+
+class Product:
+    """Times the product of two square float32 matrices."""
+
+    def __init__(self, implementation: str, side: int):
+        a, b = np.random.default_rng(0).random((2, side, side), dtype=np.float32)
+        if implementation == "PyTorch":
+            import torch
+
+            a, b = torch.from_numpy(a), torch.from_numpy(b)
+        self.product = lambda: a @ b
+
+    def multiply(self) -> dict:
+        return {"seconds": seconds_of(self.product)}
+
+
+# === Loading ===
+
+
+class Loading:
+    """Times the way from an environment's files to what a network sees.
+
+    Args:
+        environment, protocol: what to load, and how to split it.
+        files: what differs from the registry, by its keys, where the files are not the publisher's.
+    """
+
+    def __init__(self, implementation: str, environment: str, protocol: str, files: dict[str, dict]):
+        from lib import datasets, preprocess
+
+        for key, changes in files.items():
+            datasets.REGISTRY[key] = dataclasses.replace(datasets.REGISTRY[key], **changes)
+        self.read = datasets.LOADERS[environment]
+        self.process = lambda: preprocess.process(self.data, protocol, np.arange(len(self.data)), BOUNDS)
+
+    def load(self) -> dict:
+        started = time.perf_counter()
+        self.data = self.read()
+        return {"seconds": time.perf_counter() - started, "shape": self.data.rssi.shape}
+
+    def preprocess(self) -> dict:
+        return {"seconds": seconds_of(self.process), "shape": self.data.rssi.shape}
+
+
+# === Prediction, from dBm to metres ===
+
+
+def keras_localizer(processed, layers: list) -> Callable[[np.ndarray], np.ndarray]:
+    """The localizer as notebooks call it, with its first weights: trained ones take as long."""
+    import keras
+
+    model = keras_network("localizer", processed.x.shape[1], layers)
+    return _scaled(processed, lambda x: keras.ops.convert_to_numpy(model(x, training=False)))
+
+
+def torch_localizer(processed, layers: list) -> Callable[[np.ndarray], np.ndarray]:
+    """The same network in PyTorch."""
+    import torch
+
+    trunk, heads = torch_network(processed.x.shape[1], layers, {"position": 2})
+    model = torch.nn.Sequential(trunk, heads["position"]).eval()
+
+    @torch.inference_mode()
+    def predict(x: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(x)).numpy()
+
+    return _scaled(processed, predict)
+
+
+def _scaled(processed, predict: Callable) -> Callable[[np.ndarray], np.ndarray]:
+    """Let a function that predicts scaled positions from scaled RSSI take dBm and return metres."""
+    x, y = processed.rssi_scaling, processed.position_scaling
+    return lambda rssi: y.inverse(predict(x.transform(rssi[:, processed.kept])))
+
+
+def our_neighbours(radio_map, metric: str) -> Callable[[np.ndarray], np.ndarray]:
+    """kNN of `lib.baselines`."""
+    from lib import baselines
+
+    model = baselines.NearestFingerprints(metric, NEIGHBOURS).fit(radio_map)
+    return lambda rssi: model.predict(rssi)["position"]
+
+
+def scikit_neighbours(radio_map) -> Callable[[np.ndarray], np.ndarray]:
+    """kNN by the Sørensen (Bray–Curtis) distance as scikit-learn has it."""
+    from sklearn.neighbors import NearestNeighbors
+
+    from lib.preprocess import NOT_HEARD_DBM, powed
+
+    minimum = NOT_HEARD_DBM[radio_map.name]
+    index = NearestNeighbors(n_neighbors=NEIGHBOURS, metric="braycurtis", algorithm="brute")
+    index.fit(powed(radio_map.rssi, minimum))
+    return lambda rssi: radio_map.position[index.kneighbors(powed(rssi, minimum), return_distance=False)].mean(axis=1)
+
+
+class Prediction:
+    """Times one implementation of a way to locate scans.
+
+    Args:
+        what: `localizer`, `knn_sorensen` or `knn_euclidean`.
+        file: a pickle of the radio map (a FingerprintSet), the same as a ProcessedSet, and the scans in dBm.
+        layers: of the localizer.
+    """
+
+    def __init__(self, implementation: str, what: str, file: str, layers: list):
+        radio_map, processed, self.scans = pickle.loads(Path(file).read_bytes())
+        begin = {
+            ("localizer", "ours"): lambda: keras_localizer(processed, layers),
+            ("localizer", "PyTorch"): lambda: torch_localizer(processed, layers),
+            ("knn_sorensen", "ours"): lambda: our_neighbours(radio_map, "sorensen"),
+            ("knn_sorensen", "scikit-learn"): lambda: scikit_neighbours(radio_map),
+            ("knn_euclidean", "ours"): lambda: our_neighbours(radio_map, "euclidean"),
+        }
+        self.predict = begin[what, implementation]()
+        self.predict(self.scans[:1])
+
+    def locate(self, scans: int) -> dict:
+        return {"seconds": seconds_of(lambda: self.predict(self.scans[:scans]))}
+
+
+# === Requests ===
+
+KINDS = {"train": Training, "product": Product, "load": Loading, "predict": Prediction}
+
+
+def serve(asked, answers) -> None:
+    """Answer requests until there are no more: the first says what to time, the others a method and its arguments."""
+    about = json.loads(asked.readline())
+    timed = KINDS[about["kind"]](about["implementation"], **about["task"])
+    print(json.dumps({}), file=answers, flush=True)
+    for line in asked:
+        request = json.loads(line)
+        answer = getattr(timed, request.pop("do"))(**request)
+        print(json.dumps(answer | {"peak_mb": peak_mb()}), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)  # what libraries print is no answer
+        serve(sys.stdin, answers)
