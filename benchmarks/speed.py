@@ -76,7 +76,7 @@ class Settings:
     side: int
 
 
-FULL = Settings(tuple(sorted({1, os.cpu_count()})), 3, 130_429, 16_384, {"localizer": 4, "umlp": 4, "wide": 2}, 2048)
+FULL = Settings(tuple(sorted({1, os.cpu_count()})), 3, 130_429, 16_384, {"localizer": 10, "umlp": 10, "wide": 5}, 2048)
 SMOKE = Settings((1,), 1, 1500, 1024, {"umlp": 1}, 256)
 
 
@@ -182,7 +182,7 @@ def hidden_layers() -> dict[str, list[tuple[int, float]]]:
     shared = (*encoder["hidden"], encoder["latent"], *base["hidden"], base["intermediate"])
     return {
         "localizer": [(width, rate) for width in shared] + [(width, 0.0) for width in head["hidden"]],
-        "umlp": [(width, rate) for width in sizes["umlp"]["hidden"]],
+        "umlp": [(width, 0.0) for width in sizes["umlp"]["hidden"]],
         "wide": [(width, rate) for width in (512, 512, 256)],
     }
 

@@ -155,7 +155,7 @@ def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.02)
     return keras.Model(inputs, head(base(encode(inputs))), name="localizer")
 
 
-def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.02) -> keras.Model:
+def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.0) -> keras.Model:
     """The unified multilayer perceptron: one trunk, two outputs (the paper's Fig. 1(b)).
 
     Args:
