@@ -45,7 +45,7 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, just under half an hour
+all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, under ten minutes
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
