@@ -52,7 +52,7 @@ PREDICTORS = {  # a new way to locate a scan is one more line here and in worker
 PROTOCOLS = {"ujiindoorloc": "pooled", "lorawan_antwerp": "random"}  # the paper's
 FILES = {"ujiindoorloc": ("uji_training", "uji_validation"), "lorawan_antwerp": ("lorawan_full",)}
 VALIDATION_ROWS = 256  # one batch: what is timed is training
-LOSS_FACTOR = 3.0  # two trainings of one network whose losses are further apart than that are not the same
+LOSS_FACTOR = 2.0  # two trainings of one network whose losses are further apart than that are not the same
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks import speed
 from lib import models, results
 from lib.paths import ROOT
 
@@ -31,7 +32,7 @@ def notebooks_in(output: str) -> list[str]:
 
 def test_help_is_the_default_and_names_every_target(make, tmp_path):
     printed = make(outputs=tmp_path).stdout
-    for target in ("help", "setup", "data", "all", "smoke", "search", "test", "lab", "lock", "clean"):
+    for target in ("help", "setup", "data", "all", "smoke", "search", "bench", "test", "lab", "lock", "clean"):
         assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
 
 
@@ -128,15 +129,20 @@ def test_library_imports_go_one_way():
 # === Environments ===
 
 
+def pinned(file: str) -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9._-]+)==([^ \\;\n]+)", (ROOT / file).read_text(), flags=re.MULTILINE))
+
+
 def test_lock_pins_what_pyproject_asks_for():
-    lock = dict(
-        re.findall(r"^([a-z0-9._-]+)==([^ \\;]+)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
-    )
-    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    for requirement in asked:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock, added = pinned("requirements.lock"), pinned("requirements-bench.txt")
+    assert not set(lock) & set(added)
+    asked = [(lock, requirement) for requirement in project["dependencies"]]
+    asked += [(added, requirement) for requirement in project["optional-dependencies"]["bench"]]
+    for pins, requirement in asked:
         name, _, version = requirement.partition("==")
-        assert name in lock, name
-        assert version in ("", lock[name]), name
+        assert name in pins, name
+        assert version in ("", pins[name]), name
 
 
 def test_conda_environment_installs_the_same_lock_on_the_same_python():
@@ -196,6 +202,14 @@ def test_tables_are_rendered_from_the_result_files():
     pd.testing.assert_frame_equal(ledger, pd.concat(parts, ignore_index=True), check_dtype=False)
     table = pd.read_csv(tables / "claims.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(table, results.shown_claims(ledger), check_dtype=False)
+
+
+def test_tables_of_the_benchmark_are_rendered_from_its_times():
+    times = results.read(ROOT / "outputs" / "results" / "speed.csv")
+    assert tuple(times.columns) == speed.COLUMNS
+    for name, expected in speed.shown(times).items():
+        table = pd.read_csv(ROOT / "outputs" / "tables" / f"{name}.csv", dtype=str, keep_default_na=False)
+        pd.testing.assert_frame_equal(table, expected.reset_index(drop=True), check_dtype=False)
 
 
 def test_configuration_is_what_the_search_chose():
