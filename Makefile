@@ -20,8 +20,7 @@ WITH_BENCH = $(if $(VENV),.venv/.bench)
 BIN := .venv/bin
 BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
 # Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
-RUN = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) \
-	$(BIN)/python notebooks/run.py
+PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) $(BIN)/python
 
 # === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
 library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
@@ -34,7 +33,7 @@ NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
-.PHONY: help setup data all smoke search bench test lab lock tidy clean FORCE
+.PHONY: help setup data all smoke search sweep bench test lab lock tidy clean FORCE
 .PRECIOUS: README.md
 
 help: ## Show this list
@@ -50,10 +49,16 @@ all: $(NOTEBOOKS) ## Run notebooks 01 to 05: every figure, table and result, jus
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
-search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, about 20 minutes
+search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, a quarter of an hour
 
 bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and JAX, minutes on an idle machine
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/scaling.py
+	$(SHOW)
+
+# What is there already is found by the sweep itself. SWEEP= takes arguments, for instance --help.
+sweep: $(BUILT)/02_preprocess.ipynb ## Train every model on shares of the rows, on all cores or a Dask cluster
+	$(PYTHON_ON_DATA) -m lib.sweep $(SWEEP)
 	$(SHOW)
 
 test: $(VENV) ## Run all tests
@@ -97,7 +102,7 @@ $(BUILT)/sources.json: $(VENV) $(call library,) $(if $(ARRIVED),FORCE)
 FORCE:
 
 $(BUILT)/%.ipynb: notebooks/%.ipynb
-	$(RUN) $< $@
+	$(PYTHON_ON_DATA) notebooks/run.py $< $@
 
 $(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
 $(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)

@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import pickle
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,19 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.memory import peak_mb
+
 BATCH_SIZE = 256
 LEARNING_RATE = 0.001
 NEIGHBOURS = 7
 BOUNDS = (0.0, 2.0)  # of Eq. 5, as in the notebooks
-
-
-def peak_mb() -> float:
-    """The most memory that this process ever had in use, in MB."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux, ru_maxrss begins with what the process that started this one had
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def seconds_of(function: Callable[[], object], at_least: float = 0.3) -> float:

@@ -22,7 +22,7 @@ import pandas as pd
 import pooch
 
 from lib import simulate
-from lib.fingerprints import FingerprintSet, Frame, Release
+from lib.fingerprints import FingerprintSet, Frame, Release, require_memory, row_blocks
 from lib.paths import RAW, ROOT, data_folders, data_mode, replacing
 
 
@@ -40,7 +40,7 @@ class Source:
     Attributes:
         file: path below a data folder; `.xz` may follow.
         sha256, size: of the decompressed content, size in bytes.
-        rows: number of fingerprints.
+        rows, transmitters: number of fingerprints, of access points or gateways.
         licence, citation: how it may be used and must be cited.
         url: where the publisher offers it, or None where only a copy at hand serves.
         member: its name inside the archive behind `url`, where that is a zip.
@@ -50,6 +50,7 @@ class Source:
     sha256: str
     size: int
     rows: int
+    transmitters: int
     licence: str
     citation: str
     url: str | None = None
@@ -156,28 +157,36 @@ def simulated() -> bool:
 # === Loading ===
 
 
-def _table(source: Source, columns: list[str]) -> tuple[pd.DataFrame, Release]:
-    """A checked file as a data frame with at least `columns`, and its release."""
+def _read(source: Source, transmitters: list[str], marker: int, about: list[str]) -> tuple[np.ndarray, pd.DataFrame]:
+    """Of a checked file, RSSI (n, t) float32 dBm with NaN for the publisher's marker of "not heard", and other columns.
+
+    Raises:
+        DataError: if the file is not what it should be.
+        FileNotFoundError: if no data folder has it.
+        MemoryError: if its rows do not fit in what is available.
+    """
     path = find(source)
     if path is None:
         raise FileNotFoundError(f"{source.file} is in none of {', '.join(map(str, data_folders()))}")
-    table = pd.read_csv(io.BytesIO(_checked(path, source)), low_memory=False)
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise DataError(path, f"columns {', '.join(columns[:3])}, …", f"no column {', '.join(missing[:5])}")
-    if len(table) != source.rows:
-        raise DataError(path, f"{source.rows:,} rows", f"{len(table):,}")
-    return table, Release(Path(source.file).name, len(table), source.sha256)
-
-
-def _rssi(table: pd.DataFrame, transmitters: list[str], marker: int, file: str) -> np.ndarray:
-    """(n, t) float32 dBm with NaN for the publisher's marker of "not heard"."""
-    values = table[transmitters].to_numpy(dtype=np.float32, copy=True)
-    values[values == marker] = np.nan
-    strongest = np.nanmax(values)
+    require_memory(source.rows, len(transmitters), copies=2)  # the other is the file's text
+    rssi, others, seen = np.empty((source.rows, len(transmitters)), dtype=np.float32), [], 0
+    columns = [*transmitters, *about]
+    step = 4 * next(row_blocks((source.rows, len(columns)))).stop  # larger: to begin with a column takes its time
+    with io.BytesIO(_checked(path, source)) as text, pd.read_csv(text, low_memory=False, chunksize=step) as tables:
+        for table in tables:
+            missing = [column for column in columns if column not in table.columns]
+            if missing:
+                raise DataError(path, f"columns {', '.join(columns[:3])}, …", f"no column {', '.join(missing[:5])}")
+            rssi[seen : seen + len(table)] = table[transmitters][: max(0, source.rows - seen)]
+            others.append(table[about])
+            seen += len(table)
+    if seen != source.rows:
+        raise DataError(path, f"{source.rows:,} rows", f"{seen:,}")
+    rssi[rssi == marker] = np.nan
+    strongest = np.nanmax(rssi)
     if strongest > 0:
-        raise DataError(file, f"RSSI of at most 0 dBm, or the marker {marker}", f"{strongest:g}")
-    return values
+        raise DataError(path, f"RSSI of at most 0 dBm, or the marker {marker}", f"{strongest:g}")
+    return rssi, pd.concat(others, ignore_index=True)
 
 
 def load_ujiindoorloc() -> FingerprintSet:
@@ -186,14 +195,11 @@ def load_ujiindoorloc() -> FingerprintSet:
     `part` is `train` or `validation`, `group` the phone. Positions are Web Mercator metres, as in the literature; the
     frame knows that one of them is about 0.77 ground metres.
     """
-    transmitters = [f"WAP{number:03d}" for number in range(1, 521)]
+    sources = _sources("ujiindoorloc")
+    transmitters = [f"WAP{number:03d}" for number in range(1, sources[0].transmitters + 1)]
     about = ["LONGITUDE", "LATITUDE", "FLOOR", "BUILDINGID", "PHONEID", "TIMESTAMP"]
-    tables, rssi, digests = {}, [], []
-    for part, source in zip(("train", "validation"), _sources("ujiindoorloc"), strict=True):
-        tables[part], release = _table(source, transmitters + about)
-        rssi.append(_rssi(tables[part], transmitters, 100, source.file))
-        digests.append(release.sha256)
-    table = pd.concat(tables.values(), ignore_index=True)
+    rssi, tables = zip(*(_read(source, transmitters, 100, about) for source in sources), strict=True)
+    table = pd.concat(tables, ignore_index=True)
     plane = table[["LONGITUDE", "LATITUDE"]].to_numpy(dtype=np.float64)
     origin = tuple(float(value) for value in np.floor(plane.min(axis=0)))
     latitude = Frame("EPSG:3857").to_degrees(plane.mean(axis=0, keepdims=True))[0, 0]
@@ -203,11 +209,11 @@ def load_ujiindoorloc() -> FingerprintSet:
         frame=Frame("EPSG:3857", origin, float(np.cos(np.radians(latitude)))),
         transmitters=tuple(transmitters),
         name="ujiindoorloc",
-        release=Release("ujiindoorloc", len(table), " + ".join(digests)),
+        release=Release("ujiindoorloc", len(table), " + ".join(source.sha256 for source in sources)),
         floor=table["FLOOR"].to_numpy(),
         building=table["BUILDINGID"].to_numpy(),
         group=table["PHONEID"].to_numpy(),
-        part=np.repeat(list(tables), [len(part) for part in tables.values()]),
+        part=np.repeat(["train", "validation"], [source.rows for source in sources]),
         time=pd.to_datetime(table["TIMESTAMP"], unit="s").to_numpy(),
     )
 
@@ -218,18 +224,18 @@ def load_lorawan_antwerp() -> FingerprintSet:
     The subset carries `part` (`val` and `test` of the published split) and no time, the full release the reverse.
     """
     (source,) = _sources("lorawan_antwerp")
-    transmitters = [f"BS {number}" for number in range(1, 73)]
+    transmitters = [f"BS {number}" for number in range(1, source.transmitters + 1)]
     extra = "RX Time" if source is REGISTRY["lorawan_full"] else "split"
-    table, release = _table(source, [*transmitters, "Latitude", "Longitude", extra])
+    rssi, table = _read(source, transmitters, -200, ["Latitude", "Longitude", extra])
     degrees = table[["Latitude", "Longitude"]].to_numpy(dtype=np.float64)
     frame = Frame.around(*(round(float(middle), 2) for middle in np.median(degrees, axis=0)))
     return FingerprintSet(
-        rssi=_rssi(table, transmitters, -200, source.file),
+        rssi=rssi,
         position=frame.from_degrees(degrees),
         frame=frame,
         transmitters=tuple(transmitters),
         name="lorawan_antwerp",
-        release=release,
+        release=Release(Path(source.file).name, source.rows, source.sha256),
         part=table["split"].to_numpy(dtype=str) if extra == "split" else None,
         time=pd.to_datetime(table["RX Time"], format="mixed", utc=True).dt.tz_localize(None).to_numpy()
         if extra == "RX Time"

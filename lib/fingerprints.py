@@ -1,14 +1,55 @@
 """FingerprintSet: RSSI measured at known positions, in one form whatever the environment or the publisher."""
 
 import dataclasses
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pyproj
 
 EARTH_RADIUS_M = 6_371_010.0  # the paper's R = 6371.01 km (Eq. 7)
+VALUES_AT_ONCE, LEAST_ROWS = 2**20, 1024  # in a block of rows: 8 MB as float64, more where rows are very long
+# Files with the limit on the memory of a container, of either kind.
+CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+# === Memory ===
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Slices that cover the rows of an array, block by block: what is computed from a block stays small beside it."""
+    rows, *columns = shape
+    step = max(LEAST_ROWS, VALUES_AT_ONCE // max(1, math.prod(columns)))
+    return (slice(start, start + step) for start in range(0, rows, step))
+
+
+def available_memory() -> int:
+    """Bytes that one array may take: 90 % of what the machine, or the container's limit, leaves to this process."""
+    limits = [file.read_text().strip() for file in CONTAINER_LIMITS if file.exists()]
+    held = psutil.Process().memory_info().rss
+    left = [psutil.virtual_memory().available, *(int(limit) - held for limit in limits if limit != "max")]
+    return int(0.9 * max(0, min(left)))
+
+
+def require_memory(rows: int, transmitters: int, copies: int = 1) -> None:
+    """Raise MemoryError if so many arrays of (rows, transmitters) float32 do not fit in what is available.
+
+    To be asked before any is made: the system promises more than it has, and kills who takes it.
+    """
+    needed, available = 4 * copies * rows * transmitters, available_memory()
+    if needed > available:
+        raise MemoryError(
+            f"{rows:,} rows × {transmitters:,} transmitters need {needed / 1e9:,.1f} GB, and {available / 1e9:,.1f} GB "
+            "of memory are available. Take fewer rows or fewer transmitters"
+        )
+
+
+# === Positions ===
 
 
 @lru_cache
@@ -51,6 +92,9 @@ class Frame:
         latitude, longitude = np.asarray(degrees, dtype=np.float64).T
         east, north = _to_degrees(self.crs).transform(longitude, latitude, direction="INVERSE")
         return np.column_stack([east, north]) - np.asarray(self.origin)
+
+
+# === Fingerprints ===
 
 
 @dataclass(frozen=True)
@@ -143,11 +187,15 @@ class FingerprintSet:
         rows = self._with_place(self.position)
         return rows.groupby(list(rows.columns)).ngroup().to_numpy()
 
-    @property
+    @cached_property
     def copy_id(self) -> np.ndarray:
         """(n,) int: rows with the same RSSI at the same place share a number; splits keep them together."""
-        rows = self._with_place(np.column_stack([np.nan_to_num(self.rssi, nan=1.0), self.position]))
-        return np.unique(pd.util.hash_pandas_object(rows, index=False), return_inverse=True)[1]
+        hashed = np.empty(len(self), dtype=np.uint64)  # in whose order the numbers are: the splits draw by them
+        for rows in row_blocks(self.rssi.shape):
+            block = self[rows]
+            values = block._with_place(np.column_stack([np.nan_to_num(block.rssi, nan=1.0), block.position]))
+            hashed[rows] = pd.util.hash_pandas_object(values, index=False)
+        return np.unique(hashed, return_inverse=True)[1]
 
 
 _PER_ROW_OPTIONAL = ("floor", "building", "group", "part", "time")

@@ -7,6 +7,8 @@ validation rows, and the builders' defaults are what it chose.
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from lib import quiet_import
 
 with quiet_import():
@@ -43,15 +45,24 @@ def _config(name: str) -> dict:
     return CONFIGS[name]
 
 
+def _seed() -> int:
+    """A seed for one layer, from NumPy's generator: from Python's, the layers' default, Dask's threads draw as well."""
+    return int(np.random.randint(2**31))  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
+
+
+def _dense(units: int, **settings) -> layers.Dense:
+    return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(_seed()), **settings)
+
+
 def _dense_blocks(x, units: Sequence[int], dropout: float, name: str):
     """Dense → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2)."""
     for number, width in enumerate(units, start=1):
         _check_positive(**{f"{name}_units": width})
-        x = layers.Dense(width, use_bias=False, name=f"{name}_dense_{number}")(x)
+        x = _dense(width, use_bias=False, name=f"{name}_dense_{number}")(x)
         # With Keras' momentum of 0.99, the running statistics lag by whole epochs of so few steps.
         x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{number}")(x)
         x = layers.ReLU(name=f"{name}_relu_{number}")(x)
-        x = layers.Dropout(dropout, name=f"{name}_dropout_{number}")(x)
+        x = layers.Dropout(dropout, seed=_seed(), name=f"{name}_dropout_{number}")(x)
     return x
 
 
@@ -118,7 +129,7 @@ def predictive_head(intermediate: int, hidden: Sequence[int], dropout: float = 0
     _check_positive(intermediate=intermediate)
     inputs = keras.Input((intermediate,), name="intermediate")
     x = _dense_blocks(inputs, hidden, dropout, "head")
-    return keras.Model(inputs, layers.Dense(2, name="position")(x), name="predictive_head")
+    return keras.Model(inputs, _dense(2, name="position")(x), name="predictive_head")
 
 
 def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.02) -> keras.Model:
@@ -163,7 +174,7 @@ def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.02) -> keras.M
     inputs = keras.Input((n_inputs,), name="rssi")
     x = _dense_blocks(inputs, _config(config)["umlp"]["hidden"], dropout, "trunk")
     outputs = {
-        "environment": layers.Dense(1, activation="sigmoid", name="environment")(x),
-        "position": layers.Dense(2, name="position")(x),
+        "environment": _dense(1, activation="sigmoid", name="environment")(x),
+        "position": _dense(2, name="position")(x),
     }
     return keras.Model(inputs, outputs, name="umlp")

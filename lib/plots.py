@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.fingerprints import FingerprintSet
+from lib.metrics import confidence_half_width
 from lib.paths import replacing
 from lib.splits import PROTOCOLS
 
@@ -276,4 +277,30 @@ def benchmark(
         axis.set(xlabel="mean distance error (m)", title=f"{protocol}: {panel['release'].iloc[0]}")
         if (environment, protocol) in quoted:
             axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)
+    return figure
+
+
+def error_by_share(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Mean error against the share of the training rows, one line a model: mean over seeds, band: its 95 % interval.
+
+    Args:
+        rows: tidy results with a column `share`.
+        names: model → its name in the legend.
+    """
+    panels = [(key, panel) for key, panel in _panels(rows) if len(panel)]
+    figure, axes = plt.subplots(-(-len(panels) // 2), min(2, len(panels)), figsize=(13, 8.5), squeeze=False)
+    for axis, ((environment, protocol), panel) in zip(axes.flat, panels, strict=False):
+        for colour, (model, name) in zip(sns.color_palette("colorblind"), names.items(), strict=False):
+            errors = panel[panel["model"] == model].groupby("share")["mean_m"]
+            mean, half = errors.mean(), errors.agg(confidence_half_width)
+            axis.plot(100 * mean.index, mean, marker="o", color=colour, label=name)
+            axis.fill_between(100 * mean.index, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+        axis.set(
+            xscale="log", xlabel="share of the training rows (%)", ylabel="mean distance error (m)", ylim=(0, None)
+        )
+        axis.set_xticks(100 * np.unique(panel["share"]))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.set_title(f"{ENVIRONMENTS[environment]}, {protocol}: {panel['release'].iloc[0]}", fontsize=12)
+    axes[0, 0].legend(fontsize=10, title=f"95 % interval over seeds ({rows['seed'].nunique()})", title_fontsize=10)
     return figure

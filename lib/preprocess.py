@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lib.fingerprints import FingerprintSet, Frame, Release
+from lib.fingerprints import FingerprintSet, Frame, Release, require_memory, row_blocks
 from lib.paths import replacing
 from lib.splits import SPLIT_SEED, Split, split
 
@@ -16,17 +16,28 @@ PARTS = ("train", "validation", "test")
 NOT_HEARD_DBM = {"ujiindoorloc": -105.0, "lorawan_antwerp": -128.0}
 
 
-def select_transmitters(rssi: np.ndarray, missing_share: float = MISSING_SHARE) -> np.ndarray:
+def select_transmitters(
+    rssi: np.ndarray, missing_share: float = MISSING_SHARE, rows: np.ndarray | None = None
+) -> np.ndarray:
     """(n, t) dBm with NaN = not heard → (t,) bool: transmitters that at most `missing_share` of the rows miss.
+
+    Args:
+        rssi: the fingerprints.
+        missing_share: the threshold.
+        rows: numbers of the rows that count; None counts all.
 
     Raises:
         ValueError: if the share is not in [0, 1] or no transmitter is left.
     """
     if not 0 <= missing_share <= 1:
         raise ValueError(f"`missing_share` must be between 0 and 1. Received: {missing_share}")
-    kept = np.isnan(rssi).mean(axis=0) <= missing_share
+    rows = np.arange(len(rssi)) if rows is None else rows
+    missing = np.zeros(rssi.shape[1], dtype=np.int64)
+    for block in row_blocks((len(rows), *missing.shape)):
+        missing += np.isnan(rssi[rows[block]]).sum(axis=0)
+    kept = missing / len(rows) <= missing_share
     if not kept.any():
-        raise ValueError(f"no transmitter is heard in more than {1 - missing_share:.1%} of {len(rssi)} rows")
+        raise ValueError(f"no transmitter is heard in more than {1 - missing_share:.1%} of {len(rows)} rows")
     return kept
 
 
@@ -38,8 +49,11 @@ def powed(rssi: np.ndarray, minimum: float, exponent: float = np.e) -> np.ndarra
         minimum: the level that maps to 0, as in `NOT_HEARD_DBM`.
         exponent: β.
     """
-    filled = np.where(np.isnan(rssi), minimum, np.maximum(rssi, minimum))
-    return (((filled - minimum) / -minimum) ** exponent).astype(np.float32)
+    scaled = np.empty(rssi.shape, dtype=np.float32)
+    for rows in row_blocks(rssi.shape):
+        filled = np.where(np.isnan(rssi[rows]), minimum, np.maximum(rssi[rows], minimum))
+        scaled[rows] = ((filled - minimum) / -minimum) ** exponent
+    return scaled
 
 
 @dataclass(frozen=True)
@@ -79,10 +93,14 @@ class MinMaxScaling:
     def _slope(self) -> np.ndarray:
         return (self.upper - self.lower) / np.subtract(self.maximum, self.minimum)
 
-    def transform(self, values: np.ndarray) -> np.ndarray:
-        """Scaled values, float32; NaN (not heard) counts as the minimum."""
-        filled = np.where(np.isnan(values), self.minimum, values)
-        return (self.lower + (filled - self.minimum) * self._slope).astype(np.float32)
+    def transform(self, values: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Scaled values, float32; NaN (not heard) counts as the minimum. `out` takes them, `values` itself included."""
+        values = np.asarray(values)
+        out = np.empty(values.shape, dtype=np.float32) if out is None else out
+        for rows in row_blocks(values.shape):
+            filled = np.where(np.isnan(values[rows]), self.minimum, values[rows])
+            out[rows] = self.lower + (filled - self.minimum) * self._slope
+        return out
 
     def inverse(self, scaled: np.ndarray) -> np.ndarray:
         """Values from scaled values, float64. What was not heard comes back as the minimum."""
@@ -130,8 +148,10 @@ class ProcessedSet:
 
     def with_bounds(self, lower: float, upper: float) -> "ProcessedSet":
         """The same set with other bounds of Eq. 5."""
-        scaling = replace(self.rssi_scaling, lower=lower, upper=upper)
-        return replace(self, rssi_scaling=scaling, x=scaling.transform(self.rssi_scaling.inverse(self.x)))
+        scaling, x = replace(self.rssi_scaling, lower=lower, upper=upper), np.empty_like(self.x)
+        for rows in row_blocks(x.shape):
+            x[rows] = scaling.transform(self.rssi_scaling.inverse(self.x[rows]))
+        return replace(self, rssi_scaling=scaling, x=x)
 
     def save(self, path: Path) -> None:
         """Write everything, provenance included, to one `.npz` file."""
@@ -187,26 +207,31 @@ def process(fingerprints: FingerprintSet, protocol: str, rows: np.ndarray, bound
         protocol: one of `splits.PROTOCOLS`.
         rows: rows of `fingerprints` to use.
         bounds: a and b of Eq. 5.
+
+    Raises:
+        MemoryError: if the scaled RSSI does not fit in what is available.
     """
-    chosen = fingerprints[rows]
-    parts = split(chosen, protocol)
-    kept = np.ones(len(chosen.transmitters), dtype=bool)
+    rows = np.asarray(rows)
+    require_memory(len(rows), len(fingerprints.transmitters))
+    parts = split(fingerprints[rows], protocol)
+    kept = np.ones(len(fingerprints.transmitters), dtype=bool)
     if fingerprints.name == "ujiindoorloc":
         learning = np.concatenate([parts.train, parts.validation])
-        kept = select_transmitters(chosen.rssi if protocol == "pooled" else chosen.rssi[learning])
-    rssi = chosen.rssi[:, kept]
-    rssi_scaling = MinMaxScaling.of_rssi(rssi[parts.train], NOT_HEARD_DBM[chosen.name], *bounds)
+        kept = select_transmitters(fingerprints.rssi, rows=rows if protocol == "pooled" else rows[learning])
+    rssi, position = fingerprints.rssi[np.ix_(rows, np.flatnonzero(kept))], fingerprints.position[rows]
+    strongest = np.fmax.reduce(rssi, axis=1)  # of each row, so that the training rows need not be copied
+    rssi_scaling = MinMaxScaling.of_rssi(strongest[parts.train], NOT_HEARD_DBM[fingerprints.name], *bounds)
     return ProcessedSet(
-        environment=chosen.name,
-        release=chosen.release,
-        frame=chosen.frame,
+        environment=fingerprints.name,
+        release=fingerprints.release,
+        frame=fingerprints.frame,
         split=parts,
-        rows=np.asarray(rows),
+        rows=rows,
         kept=kept,
         rssi_scaling=rssi_scaling,
-        position_scaling=MinMaxScaling.of_position(chosen.position[parts.train]),
-        x=rssi_scaling.transform(rssi),
-        position=chosen.position,
+        position_scaling=MinMaxScaling.of_position(position[parts.train]),
+        x=rssi_scaling.transform(rssi, out=rssi),
+        position=position,
     )
 
 
@@ -221,9 +246,13 @@ def side_by_side(indoor: np.ndarray, outdoor: np.ndarray, not_heard: float, shar
 
     Returns:
         (n + m, t + u) float32, or (n + m, max(t, u)) with shared columns.
+
+    Raises:
+        MemoryError: if that does not fit in what is available.
     """
     first = 0 if shared_columns else indoor.shape[1]
     width = max(indoor.shape[1], first + outdoor.shape[1])
+    require_memory(len(indoor) + len(outdoor), width)
     joined = np.full((len(indoor) + len(outdoor), width), not_heard, dtype=np.float32)
     joined[: len(indoor), : indoor.shape[1]] = indoor
     joined[len(indoor) :, first : first + outdoor.shape[1]] = outdoor

@@ -32,8 +32,9 @@ def release_name(data) -> str:
 
 
 def _errors_file(workspace: Workspace, row: dict | pd.Series) -> Path:
+    share = f"-{row['share']:g}" if "share" in row else ""
     seed = "" if pd.isna(row["seed"]) else f"-s{int(row['seed'])}"
-    return workspace.errors / f"{row['environment']}-{row['protocol']}-{row['model']}{seed}.npz"
+    return workspace.errors / f"{row['environment']}-{row['protocol']}-{row['model']}{share}{seed}.npz"
 
 
 def evaluated(
@@ -58,7 +59,8 @@ def evaluated(
         workspace: where the errors are written.
         n_train: number of this environment's fingerprints that the model learnt from.
         fit_seconds, predict_us: what training, and predicting one row, took.
-        more: `epochs`, and the fractions `building_hit` and `floor_hit`, where the model has them.
+        more: `epochs`, and the fractions `building_hit` and `floor_hit`, where the model has them; `share`, of a model
+            that learnt from a share of the training rows.
 
     Raises:
         ValueError: if the prediction does not fit the test rows.

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.fingerprints import FingerprintSet, Frame, Release
+from lib.fingerprints import FingerprintSet, Frame, Release, require_memory, row_blocks
 
-ROWS_AT_ONCE = 4096  # bounds the memory: no temporary array is larger than this × 3 × transmitters
 FEATURES = 512  # the covariance of the shadowing is then within a few per cent of its target
 
 CAMPUS_FRAME = Frame("EPSG:3857", origin=(-7691.3384, 4864745.745), ground_scale=0.7661)  # cos 39.993°
@@ -30,6 +29,7 @@ REMOTE_SHARE, REMOTE_SPREAD_M = 0.42, 60_000.0  # gateways of other towns, in th
 VEHICLES, VEHICLE_HEIGHT_M, MAST_HEIGHT_M, GPS_SIGMA_M = 100, 2.0, 30.0, 2.0
 PARKING_PLACES, PARKED_SHARE, PLACE_EXPONENT = 3000, 0.86, 0.85
 MOST_REPORTED, LEAST_KEPT = 10, 0.005  # a message lists its ten strongest gateways; to keep fewer would take minutes
+MESSAGES_AT_ONCE = 4096  # are drawn, and of these those kept that enough gateways hear
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,20 @@ def shadowing(world: World, position: np.ndarray) -> np.ndarray:
     return np.cos(position @ world.frequency + world.phase) @ world.weight
 
 
-def measure(world: World, receivers: Sites, device_offset_db: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One reading at each of n sites by devices with (n,) offsets: (n, t) float32 whole dBm; NaN = not heard."""
-    radio = world.radio
-    rssi = np.empty((len(receivers.position), len(world.gain_db)), dtype=np.float32)
-    for start in range(0, len(rssi), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
+def measure(
+    world: World,
+    receivers: Sites,
+    device_offset_db: np.ndarray,
+    rng: np.random.Generator,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """One reading at each of n sites by devices with (n,) offsets: (n, t) float32 whole dBm; NaN = not heard.
+
+    `out` takes the readings, if given.
+    """
+    radio, shape = world.radio, (len(receivers.position), len(world.gain_db))
+    rssi = np.empty(shape, dtype=np.float32) if out is None else out
+    for rows in row_blocks((shape[0], FEATURES + 3 * shape[1])):
         power = mean_power(world, receivers[rows]) + shadowing(world, receivers.position[rows])
         noise = rng.standard_normal((len(power), 3, power.shape[1]), dtype=np.float32)
         power = np.rint(power + device_offset_db[rows, None] + radio.fading_sigma_db * noise[:, 0])
@@ -143,21 +151,25 @@ def campus(
 
     Raises:
         ValueError: if a count is not a positive whole number, or the seed not a whole number of at least 0.
+        MemoryError: if that many rows of so many access points do not fit in what is available.
     """
     _require_whole(1, n_train=n_train, n_validation=n_validation)
     _require_whole(1, n_access_points=n_access_points, n_buildings=n_buildings)
     _require_whole(0, seed=seed)
+    require_memory(n_train + n_validation, n_access_points)
     world_rng, rooms_rng, offsets_rng, air_rng, *rows_rng = np.random.default_rng(seed).spawn(11)
     points_rng, phone_rng, train_noise, flaws_rng, places_rng, later_phone_rng, validation_noise = rows_rng
     world = make_world(WIFI, _rooms(n_access_points, n_buildings, CEILING_M, ANYWHERE_M, rooms_rng), world_rng)
     phone_offset_db = offsets_rng.normal(0.0, WIFI.device_sigma_db, 1 + max(TRAIN_PHONES + VALIDATION_PHONES))
     off_air = air_rng.random((2, n_access_points)) < OFF_AIR_SHARE
 
+    rssi = np.empty((n_train + n_validation, n_access_points), dtype=np.float32)
+    train_rssi, validation_rssi = rssi[:n_train], rssi[n_train:]
     row = np.arange(n_train)
     points = _rooms(-(-n_train // SCANS_PER_POINT), n_buildings, PHONE_HEIGHT_M, GRID_M, points_rng)
     train_sites = points[row // SCANS_PER_POINT]
     train_phone = _by_rank(TRAIN_PHONES, 1.0, -(-n_train // SCANS_PER_VISIT), phone_rng)[row // SCANS_PER_VISIT]
-    train_rssi = measure(world, train_sites, phone_offset_db[train_phone], train_noise)
+    measure(world, train_sites, phone_offset_db[train_phone], train_noise, out=train_rssi)
     train_rssi[:, off_air[0]] = np.nan
     train_time = _times("2013-05-30T10:15", 21, n_train)
     flaw = flaws_rng.random(n_train)
@@ -167,11 +179,11 @@ def campus(
 
     sites = _rooms(n_validation, n_buildings, PHONE_HEIGHT_M, ANYWHERE_M, places_rng)
     phone = _by_rank(VALIDATION_PHONES, 1.0, n_validation, later_phone_rng)
-    rssi = measure(world, sites, phone_offset_db[phone], validation_noise)
-    rssi[:, off_air[1]] = np.nan
+    measure(world, sites, phone_offset_db[phone], validation_noise, out=validation_rssi)
+    validation_rssi[:, off_air[1]] = np.nan
 
     return FingerprintSet(
-        rssi=np.concatenate([train_rssi, rssi]),
+        rssi=rssi,
         position=np.concatenate([train_sites.position, sites.position])[:, :2] / CAMPUS_FRAME.ground_scale,
         frame=CAMPUS_FRAME,
         transmitters=tuple(f"WAP{i:03d}" for i in range(1, n_access_points + 1)),
@@ -192,30 +204,34 @@ def city(n: int = 4000, n_gateways: int = 72, seed: int = 0, minimum_heard: int 
 
     Raises:
         ValueError: if an argument is out of its range, or hardly any message reaches `minimum_heard` gateways.
+        MemoryError: if n messages to so many gateways do not fit in what is available.
     """
     _require_whole(1, n=n, n_gateways=n_gateways, minimum_heard=minimum_heard)
     _require_whole(0, seed=seed)
+    require_memory(n, n_gateways)
     masts_rng, world_rng, places_rng, vehicles_rng, rng, parts_rng = np.random.default_rng(seed).spawn(6)
     spread = np.where(masts_rng.random((n_gateways, 1)) < REMOTE_SHARE, REMOTE_SPREAD_M, GATEWAY_SPREAD_M)
     masts = masts_rng.normal(STREETS_CENTRE_M, spread, (n_gateways, 2))
     world = make_world(LORA, _outdoors(masts, MAST_HEIGHT_M), world_rng)
     places = places_rng.normal(STREETS_CENTRE_M, STREETS_SPREAD_M, (PARKING_PLACES, 2))
     vehicle_offset_db = vehicles_rng.normal(0.0, LORA.device_sigma_db, VEHICLES)
-    batches, kept = [], 0
+    rssi, position, kept = np.empty((n, n_gateways), dtype=np.float32), np.empty((n, 2)), 0
     while kept < n:
-        parked = _by_rank(places, PLACE_EXPONENT, ROWS_AT_ONCE, rng)  # a few depots see most of the parking
-        driving = rng.normal(STREETS_CENTRE_M, STREETS_SPREAD_M, (ROWS_AT_ONCE, 2))
-        position = np.where(rng.random((ROWS_AT_ONCE, 1)) < PARKED_SHARE, parked, driving)
-        offset_db = vehicle_offset_db[rng.integers(VEHICLES, size=ROWS_AT_ONCE)]
-        rssi = measure(world, _outdoors(position, VEHICLE_HEIGHT_M), offset_db, rng)
-        np.put_along_axis(rssi, np.argsort(-rssi, axis=1)[:, MOST_REPORTED:], np.nan, axis=1)
-        enough = (~np.isnan(rssi)).sum(axis=1) >= minimum_heard
+        parked = _by_rank(places, PLACE_EXPONENT, MESSAGES_AT_ONCE, rng)  # a few depots see most of the parking
+        driving = rng.normal(STREETS_CENTRE_M, STREETS_SPREAD_M, (MESSAGES_AT_ONCE, 2))
+        sent_at = np.where(rng.random((MESSAGES_AT_ONCE, 1)) < PARKED_SHARE, parked, driving)
+        offset_db = vehicle_offset_db[rng.integers(VEHICLES, size=MESSAGES_AT_ONCE)]
+        heard = measure(world, _outdoors(sent_at, VEHICLE_HEIGHT_M), offset_db, rng)
+        np.put_along_axis(heard, np.argsort(-heard, axis=1)[:, MOST_REPORTED:], np.nan, axis=1)
+        enough = (~np.isnan(heard)).sum(axis=1) >= minimum_heard
         if enough.mean() < LEAST_KEPT:
             reached = f"reached by at least {LEAST_KEPT:.1%} of the messages to n_gateways={n_gateways}"
             raise ValueError(f"`minimum_heard` must be {reached}. Received: minimum_heard={minimum_heard}")
-        batches.append((rssi[enough], (position + rng.normal(0.0, GPS_SIGMA_M, position.shape))[enough]))
-        kept += enough.sum()
-    rssi, position = (np.concatenate(batch)[:n] for batch in zip(*batches, strict=True))
+        located_at = sent_at + rng.normal(0.0, GPS_SIGMA_M, sent_at.shape)
+        new = np.flatnonzero(enough)[: n - kept]
+        rows = slice(kept, kept + len(new))
+        rssi[rows], position[rows] = heard[new], located_at[new]
+        kept += len(new)
     return FingerprintSet(
         rssi=rssi,
         position=position,

@@ -45,7 +45,9 @@ def _hold_out(rows: np.ndarray, groups: np.ndarray, share: float) -> tuple[np.nd
 
 def blocks(position: np.ndarray, side: float = BLOCK_M) -> np.ndarray:
     """(n, 2) metres → (n,) number of the square block that each position lies in."""
-    return np.unique(np.floor(np.asarray(position) / side), axis=0, return_inverse=True)[1].ravel()
+    square = np.floor(np.asarray(position) / side).astype(np.int64)
+    columns, rows = (square - square.min(axis=0)).T
+    return np.unique(columns * (rows.max() + 1) + rows, return_inverse=True)[1]
 
 
 def split(fingerprints: FingerprintSet, protocol: str) -> Split:
@@ -68,7 +70,7 @@ def split(fingerprints: FingerprintSet, protocol: str) -> Split:
     validation_groups, validation_share = copies, 0.10
     if protocol == "search":
         tested = np.concatenate([split(fingerprints, name).test for name in protocols])
-        learning, test = np.setdiff1d(rows, tested), rows[:0]
+        learning, test = rows[~np.isin(rows, tested)], rows[:0]
         learning = learning[~np.isin(copies[learning], copies[tested])]
     elif protocol == "pooled":
         learning, test = _hold_out(rows, copies, 0.20)
@@ -88,7 +90,7 @@ def split(fingerprints: FingerprintSet, protocol: str) -> Split:
     learning = learning[~np.isin(copies[learning], copies[test])]
     may_validate = learning[~depot[learning]] if protocol == "spatial" else learning
     _, validation = _hold_out(may_validate, validation_groups, validation_share)
-    train = np.setdiff1d(learning, validation)
+    train = learning[~np.isin(learning, validation)]
     train = train[~np.isin(copies[train], copies[validation])]
     found = Split(protocol, train, validation, test)
     check_leakage(fingerprints, found)
@@ -102,15 +104,17 @@ def check_leakage(fingerprints: FingerprintSet, found: Split) -> None:
     for name, rows in parts.items():
         if not len(rows) and (name, found.protocol) != ("test", "search"):
             raise ValueError(f"{fingerprints.name}, {found.protocol}: the {name} part is empty")
+    held = {name: np.bincount(copies[rows], minlength=len(copies)) > 0 for name, rows in parts.items()}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        shared = np.intersect1d(copies[parts[one]], copies[parts[other]])
-        if len(shared):
+        shared = np.count_nonzero(held[one] & held[other])
+        if shared:
             raise ValueError(
-                f"{fingerprints.name}, {found.protocol}: {len(shared)} fingerprints are in both {one} and {other}"
+                f"{fingerprints.name}, {found.protocol}: {shared} fingerprints are in both {one} and {other}"
             )
 
 
 def distance_to_training(fingerprints: FingerprintSet, found: Split) -> np.ndarray:
     """(n_test,) metres from each test position to the nearest training position: what the split asks for."""
-    nearest, _ = cKDTree(fingerprints.position[found.train]).query(fingerprints.position[found.test])
+    places = np.unique(fingerprints.position[found.train], axis=0)  # a tree cannot tell apart what is at one place
+    nearest, _ = cKDTree(places).query(fingerprints.position[found.test])
     return nearest

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,71 @@ from lib.preprocess import ProcessedSet
 
 with quiet_import():
     import keras
+    from tqdm.auto import trange
     from tqdm.keras import TqdmCallback
+
+
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam, on TensorFlow by its one kernel for the update of a variable, where Keras makes a dozen passes."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        if keras.backend.backend() != "tensorflow":
+            return super().update_step(gradient, variable, learning_rate)
+        import tensorflow as tf
+
+        slot, step = self._get_variable_index(variable), tf.cast(self.iterations + 1, variable.dtype)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[slot].value.handle,
+            v=self._velocities[slot].value.handle,
+            beta1_power=self.beta_1**step,
+            beta2_power=self.beta_2**step,
+            lr=tf.cast(learning_rate, variable.dtype),
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def _whole_epochs(step: Callable, rows: tuple, batch_size: int) -> Callable:
+    """`step` on batch after batch of `rows` (x, y), which stay in memory, as one TensorFlow graph.
+
+    `Model.fit` sends each batch through a pipeline of its own, which costs such small networks as much as the training.
+
+    Returns:
+        A function of the order, (n,) row numbers.
+    """
+    import tensorflow as tf
+
+    held = keras.tree.map_structure(tf.convert_to_tensor, rows)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
+    def epoch(order):
+        for start in tf.range(0, tf.size(order), batch_size):
+            batch = order[start : start + batch_size]
+            step(keras.tree.map_structure(partial(tf.gather, indices=batch), held))
+
+    return epoch.get_concrete_function()  # called like this, TensorFlow does not mind that each training has its own
+
+
+def _fit_in_memory(model: keras.Model, train: tuple, validation: tuple, epochs: int, batch_size: int, label: str):
+    """What `Model.fit` does and returns, one dict an epoch, for rows that fit in memory (TensorFlow only)."""
+    learn = _whole_epochs(model.train_step, train, batch_size)
+    validate = _whole_epochs(model.test_step, validation, 4096)
+    rows, validation_rows = (np.arange(len(part[0]), dtype=np.int32) for part in (train, validation))
+    history = []
+    for _ in trange(epochs, desc=label, leave=False):
+        results = {}
+        shuffled = np.random.permutation(rows)  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
+        for prefix, go_through, order in ("", learn, shuffled), ("val_", validate, validation_rows):
+            model.reset_metrics()
+            go_through(keras.ops.convert_to_tensor(order))
+            results |= {f"{prefix}{name}": float(value) for name, value in model.get_metrics_result().items()}
+        history.append(results)
+        if not np.isfinite(results["loss"]):
+            break
+    return history
 
 
 def fit(
@@ -56,21 +121,21 @@ def fit(
     steps = epochs * -(-len(train[0]) // batch_size)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
     model.compile(
-        optimizer=keras.optimizers.Adam(rate),
+        optimizer=Adam(rate),
         loss=loss,
         metrics={"position": [rmse]} if isinstance(loss, dict) else [rmse],
-        steps_per_execution=8,
-        jit_compile=False,  # on a CPU, XLA makes these small steps two to three times slower
     )
-    history = model.fit(
-        *train,
-        validation_data=validation,
-        epochs=epochs,
-        batch_size=batch_size,
-        validation_batch_size=4096,
-        callbacks=[TqdmCallback(verbose=0, desc=label, leave=False), keras.callbacks.TerminateOnNaN()],
-        verbose=0,
-    ).history
+    if keras.backend.backend() == "tensorflow":
+        history = _fit_in_memory(model, train, validation, epochs, batch_size, label)
+    else:
+        history = model.fit(
+            *train,
+            validation_data=validation,
+            epochs=epochs,
+            batch_size=batch_size,
+            callbacks=[TqdmCallback(verbose=0, desc=label, leave=False), keras.callbacks.TerminateOnNaN()],
+            verbose=0,
+        ).history
     curves = pd.DataFrame(history).rename(columns=lambda name: name.replace("position_rmse", "rmse"))
     curves.insert(0, "epoch", np.arange(1, len(curves) + 1))
     if not np.isfinite(curves["loss"]).all():
@@ -195,7 +260,15 @@ def run(
 
 
 def train_localizer(
-    data: ProcessedSet, folder: Path, seed: int, *, config: str, dropout: float, source: Run | None = None, **settings
+    data: ProcessedSet,
+    folder: Path,
+    seed: int,
+    *,
+    config: str,
+    dropout: float,
+    source: Run | None = None,
+    rows=slice(None),
+    **settings,
 ) -> Run:
     """Train a localizer on one environment, from scratch or with the base model of another run as its start (Eq. 4).
 
@@ -204,6 +277,7 @@ def train_localizer(
         folder, seed, settings: see `run` and `fit`.
         config, dropout: see `models.localizer`.
         source: a finished run of the source environment.
+        rows: which of the training rows to use.
 
     Returns:
         A run that predicted the test rows, or under `search`, which has none, the validation rows.
@@ -215,9 +289,9 @@ def train_localizer(
             transfer(source.model, localizer)
         return localizer
 
-    predict = "validation" if data.protocol == "search" else "test"
-    parts = data.part("train"), data.part("validation"), data.part(predict)[0]
-    return run(folder, build, *parts, seed, loss="mse", **settings)
+    x, y = data.part("train")
+    predicted, _ = data.part("validation" if data.protocol == "search" else "test")
+    return run(folder, build, (x[rows], y[rows]), data.part("validation"), predicted, seed, loss="mse", **settings)
 
 
 def train_umlp(

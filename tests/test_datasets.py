@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import datasets, paths, splits
+from lib import datasets, fingerprints, paths, splits
 from lib.datasets import REGISTRY, DataError
 
 WAPS = [f"WAP{number:03d}" for number in range(1, 521)]
@@ -297,6 +297,14 @@ def test_a_damaged_file_is_not_simulated_away(uji_files, lorawan_file, data_fold
     path.write_bytes(b"damaged")
     assert_refused(lambda: datasets.load("ujiindoorloc"), str(path))
     assert path.read_bytes() == b"damaged"
+
+
+def test_file_that_does_not_fit_in_memory_is_refused_before_it_is_read(uji_files, monkeypatch):
+    large = dataclasses.replace(REGISTRY["uji_training"], rows=1_000_000, transmitters=10_000, sha256="not even read")
+    monkeypatch.setitem(REGISTRY, "uji_training", large)
+    monkeypatch.setattr(fingerprints, "available_memory", lambda: 40_000_000_000)
+    with pytest.raises(MemoryError, match="1,000,000 rows × 10,000 transmitters"):
+        datasets.load_ujiindoorloc()
 
 
 # === Where files are looked for ===

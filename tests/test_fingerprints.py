@@ -4,13 +4,14 @@ import dataclasses
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.metrics.pairwise import haversine_distances
 
-from lib import datasets
+from lib import datasets, fingerprints
 from lib.fingerprints import FingerprintSet, Frame, Release
 
 ROWS = 6
@@ -142,6 +143,53 @@ def test_places_are_equal_in_position_floor_and_building_whatever_was_heard():
     np.testing.assert_array_equal(np.equal.outer(ids, ids), np.equal.outer(rows, rows))
     upstairs = dataclasses.replace(made[[0] * ROWS], floor=np.array([0, 0, 0, 1, 1, 1]))
     np.testing.assert_array_equal(upstairs.place_id, upstairs.floor)
+
+
+def test_copies_are_numbered_by_their_hash_however_few_rows_are_hashed_at_once(campus, monkeypatch):
+    """The splits draw by these numbers: another numbering is another split."""
+    columns = np.column_stack([np.nan_to_num(campus.rssi, nan=1.0), campus.position])
+    hashed = pd.util.hash_pandas_object(pd.DataFrame(columns).assign(f=campus.floor, b=campus.building), index=False)
+    monkeypatch.setattr(fingerprints, "LEAST_ROWS", 7)
+    monkeypatch.setattr(fingerprints, "VALUES_AT_ONCE", 1)
+    numbers = dataclasses.replace(campus).copy_id
+    np.testing.assert_array_equal(numbers, np.unique(hashed, return_inverse=True)[1])
+
+
+# === Memory ===
+
+
+@given(st.integers(0, 9000), st.lists(st.integers(0, 3000), max_size=2))
+def test_blocks_cover_every_row_once_and_are_bounded(rows, columns):
+    blocks = [np.arange(rows)[block] for block in fingerprints.row_blocks((rows, *columns))]
+    np.testing.assert_array_equal(np.concatenate([*blocks, []]), np.arange(rows))
+    for block in blocks:
+        assert len(block) <= 1024 or len(block) * np.prod(columns) <= 2**20
+
+
+def test_a_radio_map_larger_than_the_memory_is_refused_with_both_sizes_and_what_to_do(monkeypatch):
+    monkeypatch.setattr(fingerprints, "available_memory", lambda: 8_000_000_000)
+    with pytest.raises(MemoryError) as raised:
+        fingerprints.require_memory(1_000_000, 10_000)
+    for text in ("1,000,000 rows × 10,000 transmitters", "40.0 GB", "8.0 GB", "fewer rows or fewer transmitters"):
+        assert text in str(raised.value)
+    fingerprints.require_memory(1_000_000, 1000, copies=2)
+    with pytest.raises(MemoryError, match=r"need 12\.0 GB"):
+        fingerprints.require_memory(1_000_000, 1000, copies=3)
+
+
+def test_the_limit_of_a_container_counts_where_it_is_the_smaller(tmp_path, monkeypatch):
+    files = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
+    monkeypatch.setattr(fingerprints, "CONTAINER_LIMITS", files)
+    of_machine = fingerprints.available_memory()
+    assert 0 < of_machine < psutil.virtual_memory().total
+    files[0].write_text("max\n")
+    files[1].write_text("9223372036854771712\n")
+    assert fingerprints.available_memory() == pytest.approx(of_machine, rel=0.2)
+    limit = psutil.Process().memory_info().rss + 50_000_000
+    files[1].write_text(f"{limit}\n")
+    assert fingerprints.available_memory() == pytest.approx(45_000_000, rel=0.5)
+    files[0].write_text("1\n")
+    assert fingerprints.available_memory() == 0
 
 
 # === Frames ===

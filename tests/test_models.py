@@ -1,5 +1,7 @@
 """Every builder: its shapes, its names, its configuration and its file."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -127,6 +129,26 @@ def test_dropout_is_that_of_the_argument_but_for_the_head():
     for name, part in {**parts, "umlp": models.umlp(4, dropout=0.25)}.items():
         rates = {layer.rate for layer in part.layers if isinstance(layer, keras.layers.Dropout)}
         assert rates == ({0.0} if name == "predictive_head" else {0.25}), name
+
+
+# === Chance ===
+
+
+@pytest.mark.parametrize("build", [models.localizer, models.umlp])
+def test_another_thread_that_draws_numbers_changes_no_network(build):
+    """Dask and Jupyter keep threads beside the training; Python's generator is one for all of them."""
+    x, seen = np.ones((4, 7), dtype=np.float32), []
+    for drawn_elsewhere in (1, 2):
+        keras.utils.set_random_seed(0)
+        random.seed(drawn_elsewhere)
+        model = build(7, dropout=0.5)
+        seen.append((model.get_weights(), keras.tree.map_structure(np.asarray, model(x, training=True))))
+    assert_equal_outputs(*seen)
+
+
+def test_layers_of_one_shape_start_from_different_weights():
+    first, second = (models.base_model(6, (6, 6), 3, 0.1).get_layer(f"base_dense_{number}") for number in (1, 2))
+    assert np.any(first.get_weights()[0] != second.get_weights()[0])
 
 
 # === Arguments ===

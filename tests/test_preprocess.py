@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from sklearn.preprocessing import MinMaxScaler
 
+from lib import fingerprints as module_of_blocks
 from lib import preprocess, splits
 from lib.preprocess import MinMaxScaling, ProcessedSet
 
@@ -68,6 +69,22 @@ def test_what_is_not_heard_is_at_the_lower_bound(rssi, limits, random):
     assert (scaled[~np.isnan(rssi)] > np.float32(limits[0])).all()
 
 
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(module_of_blocks, "LEAST_ROWS", 11)
+    monkeypatch.setattr(module_of_blocks, "VALUES_AT_ONCE", 1)
+
+
+def test_scaling_block_by_block_or_in_place_gives_every_bit_of_eq_5_in_float64(fingerprints, small_blocks):
+    rssi = fingerprints.rssi[:3000]
+    scaling = MinMaxScaling.of_rssi(rssi, -128.0, *BOUNDS)
+    expected = 0.1 + (np.nan_to_num(rssi.astype(np.float64), nan=-128.0) + 128.0) * scaling._slope
+    np.testing.assert_array_equal(scaling.transform(rssi), expected.astype(np.float32))
+    here = rssi.copy()
+    assert scaling.transform(here, out=here) is here
+    np.testing.assert_array_equal(here, expected.astype(np.float32))
+
+
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (1.0, 0.0), (np.nan, 1.0), (0.0, np.nan)])
 def test_bounds_in_the_wrong_order_are_refused(limits):
     with pytest.raises(ValueError, match=f"`lower` must be less than `upper`. Received: {limits[0]} and {limits[1]}"):
@@ -125,6 +142,14 @@ def test_powed_agrees_with_its_formula():
     expected = [0, (15 / 105) ** np.e, (62.5 / 105) ** np.e, (104 / 105) ** np.e, 0, 0]
     np.testing.assert_allclose(preprocess.powed(rssi, -105.0)[0], expected, rtol=1e-6)
     np.testing.assert_allclose(preprocess.powed(rssi, -105.0, exponent=1)[0, 1], 15 / 105, rtol=1e-6)
+
+
+def test_powed_block_by_block_gives_every_bit_of_its_formula(fingerprints, small_blocks):
+    rssi = fingerprints.rssi[:3000]
+    whole = (((np.nan_to_num(rssi, nan=-128.0) + np.float32(128)) / np.float32(128)) ** np.float32(np.e)).ravel()
+    np.testing.assert_array_equal(preprocess.powed(rssi, -128.0).ravel(), whole)
+    heard = ~np.isnan(rssi)
+    np.testing.assert_array_equal(preprocess.powed(rssi[heard], -128.0), whole[heard.ravel()])
 
 
 @given(scans)
@@ -199,6 +224,37 @@ def test_only_the_chosen_rows_are_used(campus):
     np.testing.assert_array_equal(made.rows, rows)
     np.testing.assert_array_equal(made.position, campus.position[rows])
     assert max(getattr(made.split, name).max() for name in preprocess.PARTS) < 300
+
+
+@pytest.mark.parametrize(("name", "protocol"), [("campus", "pooled"), ("campus", "official"), ("city", "spatial")])
+def test_processing_block_by_block_changes_nothing_and_leaves_the_fingerprints_alone(request, name, protocol):
+    fingerprints = request.getfixturevalue(name)
+    before, made = fingerprints.rssi.copy(), everything(fingerprints, protocol)
+    np.testing.assert_array_equal(fingerprints.rssi, before)
+    request.getfixturevalue("small_blocks")
+    again = everything(fingerprints, protocol)
+    for field in ("kept", "x"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(made, field), err_msg=field)
+    np.testing.assert_array_equal(again.with_bounds(-1.0, 1.0).x, made.with_bounds(-1.0, 1.0).x)
+
+
+def test_processing_what_does_not_fit_in_memory_is_refused_at_once(campus, monkeypatch):
+    """The fingerprints are there, in this test without taking any room, but there is none for the scaled ones."""
+    rows, transmitters = 1_000_000, 10_000
+    large = preprocess.FingerprintSet(
+        rssi=np.broadcast_to(np.float32(-70), (rows, transmitters)),
+        position=np.broadcast_to(0.0, (rows, 2)),
+        frame=campus.frame,
+        transmitters=("",) * transmitters,
+        name=campus.name,
+        release=campus.release,
+    )
+    monkeypatch.setattr(module_of_blocks, "available_memory", lambda: 10_000_000_000)
+    with pytest.raises(MemoryError, match=r"need 40\.0 GB, and 10\.0 GB of memory are available"):
+        preprocess.process(large, "pooled", np.arange(rows), BOUNDS)
+    column = np.broadcast_to(np.float32(0), (rows, transmitters // 2))
+    with pytest.raises(MemoryError, match="2,000,000 rows × 10,000 transmitters"):
+        preprocess.side_by_side(column, column, 0.0, shared_columns=False)
 
 
 @pytest.mark.parametrize("limits", [(1.0, 0.0), (0.5, 0.5)])

@@ -32,7 +32,8 @@ def notebooks_in(output: str) -> list[str]:
 
 def test_help_is_the_default_and_names_every_target(make, tmp_path):
     printed = make(outputs=tmp_path).stdout
-    for target in ("help", "setup", "data", "all", "smoke", "search", "bench", "test", "lab", "lock", "clean"):
+    targets = ("help", "setup", "data", "all", "smoke", "search", "sweep", "bench", "test", "lab", "lock", "clean")
+    for target in targets:
         assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
 
 
@@ -120,7 +121,7 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 
 def test_library_imports_go_one_way():
     order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "training", "metrics"]
-    order += ["results", "plots", "baselines"]
+    order += ["results", "plots", "baselines", "sweep"]
     assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
     for position, module in enumerate(order):
         assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import simulate
+from lib import fingerprints, simulate
 from lib.paths import data_folders
 
 # Measured on the publishers' files: UJIIndoorLoc's training and validation file pooled (21,048 rows), and the Antwerp
@@ -252,6 +252,20 @@ def test_transmitters_are_shadowed_independently():
 def test_wrong_argument_is_named_with_what_came(function, argument, value):
     with pytest.raises(ValueError, match=rf"`{argument}` must be .*Received: {argument}={value!r}"):
         function(**{argument: value})
+
+
+@pytest.mark.parametrize(
+    "simulated",
+    [
+        lambda: simulate.campus(900_000, 100_000, n_access_points=10_000),
+        lambda: simulate.city(1_000_000, n_gateways=10_000),
+    ],
+    ids=["campus", "city"],
+)
+def test_what_does_not_fit_in_memory_is_refused_at_once(simulated, monkeypatch):
+    monkeypatch.setattr(fingerprints, "available_memory", lambda: 39_000_000_000)
+    with pytest.raises(MemoryError, match=r"1,000,000 rows × 10,000 transmitters need 40\.0 GB, and 39\.0 GB"):
+        simulated()
 
 
 @pytest.mark.parametrize(("n_gateways", "minimum_heard"), [(72, 11), (2, 3)])

@@ -22,11 +22,11 @@ def small_localizer(n_inputs: int = 5, base_width: int = 6) -> keras.Model:
     return keras.Model(inputs, models.predictive_head(base_width, hidden=())(base), name="localizer")
 
 
-def plain(width: int = 6, seen_by: tuple = ("position",)) -> keras.Model:
+def plain(width: int = 6, seen_by: tuple = ("position",), dropout: float = 0.1) -> keras.Model:
     """The smallest network with everything that chance or order touches: weights, statistics and dropout."""
     inputs = keras.Input((5,), name="rssi")
     x = keras.layers.Dense(width, activation="relu", name="hidden")(inputs)
-    x = keras.layers.Dropout(0.1, name="dropout")(keras.layers.BatchNormalization(momentum=0.9, name="norm")(x))
+    x = keras.layers.Dropout(dropout, name="dropout")(keras.layers.BatchNormalization(momentum=0.9, name="norm")(x))
     outputs = {
         "environment": keras.layers.Dense(1, activation="sigmoid", name="environment"),
         "position": keras.layers.Dense(2, name="position"),
@@ -117,6 +117,21 @@ def test_curves_are_of_the_validation_rows(fitted, validation):
     error = keras.ops.convert_to_numpy(model(validation[0])) - validation[1]
     assert curves["val_rmse"].iloc[-1] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
     assert curves["val_loss"].iloc[-1] == pytest.approx(np.mean(error**2), rel=1e-4)
+
+
+def test_fit_is_what_keras_does(train, validation, monkeypatch):
+    """One batch an epoch, so that the order of rows does not matter: Keras' own loop and Adam give the same curves."""
+    curves = []
+    for backend in ("tensorflow", "another"):
+        monkeypatch.setattr(training.keras.backend, "backend", lambda name=backend: name)
+        keras.utils.set_random_seed(0)
+        model = plain(seen_by=("environment", "position"), dropout=0.0)
+        both = [(x, {"position": y, "environment": (y[:, :1] > 0.5).astype("float32")}) for x, y in (train, validation)]
+        loss = {"environment": "binary_crossentropy", "position": "mse"}
+        curves.append(training.fit(model, *both, **SETTINGS | {"loss": loss, "batch_size": 70, "epochs": 5}))
+    ours, theirs = curves
+    assert set(ours) == set(theirs)
+    pd.testing.assert_frame_equal(ours, theirs[ours.columns], rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,316 @@
+"""A sweep trains what is missing and nothing else, whoever is killed, and gives what an undisturbed one does."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import types
+
+import dask
+import numpy as np
+import pandas as pd
+import pytest
+from distributed import Client
+
+from lib import datasets, models, paths, preprocess, results, splits, sweep
+
+SMOKE = {"PROFILE": "smoke", "DATA": "simulated", "PYTHONPATH": str(paths.ROOT)}
+PINNED = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
+
+
+def wait_for(found, seconds=120):
+    """The first answer of `found` that is true."""
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+    return answer
+
+
+def finished(workspace):
+    """Finished runs, and when they were written."""
+    runs = workspace.models.glob("[!.]*/run.json")
+    return {path.parent.name: path.stat().st_mtime_ns for path in runs}
+
+
+def without_clocks(rows):
+    return pd.DataFrame(rows).drop(columns=list(results.CLOCK_COLUMNS))
+
+
+# === Cells ===
+
+
+def test_cells_are_every_combination():
+    every = sweep.cells(sweep.MODELS, sweep.ENVIRONMENTS, [0, 1, 2], sweep.SHARES)
+    assert len(every) == len({cell.name for cell in every}) == (4 + 4 + 2) * 3 * 7
+    assert {cell.protocols for cell in every if cell.model == "umlp"} == {("pooled", "random"), ("official", "spatial")}
+    assert {cell.protocols for cell in every if cell.model != "umlp"} == {(name,) for name in sweep.ENVIRONMENTS}
+    assert len(sweep.cells(["umlp"], ["pooled", "spatial"], [0], [1.0])) == 2
+
+
+@pytest.mark.parametrize(
+    ("protocol", "source"),
+    [("pooled", "random"), ("random", "pooled"), ("official", "spatial"), ("spatial", "official")],
+)
+def test_source_is_the_other_environment_of_the_pair_with_all_rows(protocol, source):
+    (cell,) = sweep.cells(["encoder_tl"], [protocol], [2], [0.05])
+    assert cell.source == sweep.Cell("encoder_scratch", (source,), 2, 1.0)
+    assert cell.source.source is None
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.01])
+def test_share_must_be_a_share(share):
+    with pytest.raises(ValueError, match=f"`share` must be above 0 and at most 1. Received: {share}"):
+        sweep.Cell("umlp", ("pooled", "random"), 0, share)
+
+
+# === Rows ===
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_smaller_shares_are_parts_of_larger_ones(seed):
+    groups = np.arange(1000) % 3
+    chosen = [sweep.subset(groups, share, seed) for share in sweep.SHARES]
+    for smaller, larger in itertools.pairwise(chosen):
+        assert set(smaller) < set(larger)
+        assert (np.diff(larger) > 0).all()
+    for share, rows in zip(sweep.SHARES, chosen, strict=True):
+        np.testing.assert_allclose(np.bincount(groups[rows]), share * 1000 / 3, atol=0.7)
+    np.testing.assert_array_equal(chosen[-1], np.arange(1000))
+
+
+def test_another_seed_chooses_other_rows():
+    assert set(sweep.subset(np.zeros(1000), 0.1, 0)) != set(sweep.subset(np.zeros(1000), 0.1, 1))
+
+
+def test_a_share_of_few_rows_is_at_least_one():
+    assert len(sweep.subset(np.zeros(10), 0.01, 0)) == 1
+
+
+# === Settings ===
+
+
+def test_settings_are_those_of_the_notebooks(monkeypatch):
+    monkeypatch.setenv("PROFILE", "full")
+    full = sweep.settings()
+    assert set(full) == {*splits.PROTOCOLS, "umlp"}
+    assert {how["config"] for how in full.values()} == {models.DEFAULT}
+    assert (
+        full["lorawan_antwerp"]["batch_size"]
+        == sweep.parameters("03_transfer_learning")["BATCH_SIZES"]["lorawan_antwerp"]
+    )
+    monkeypatch.setenv("PROFILE", "smoke")
+    smoke = sweep.settings()
+    assert {name: how["epochs"] for name, how in smoke.items()} == dict.fromkeys(smoke, 3)
+    assert {name: how | {"epochs": 3} for name, how in full.items()} == smoke
+
+
+@pytest.mark.parametrize("name", ["full", "smoke", "lab"])
+def test_profiles_name_only_arguments_that_exist(monkeypatch, name):
+    monkeypatch.setenv("PROFILE", name)
+    assert set(sweep.profile("sweep")) <= {"models", "protocols", "seeds", "shares", "workers"}
+
+
+# === Workers ===
+
+
+def worker(nthreads=1):
+    return types.SimpleNamespace(address="tcp://other:1", state=types.SimpleNamespace(nthreads=nthreads))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mark": "another"}, "does not see the driver's .*models"),
+        ({"code": "another"}, "another version of lib/"),
+        ({"dask_worker": worker(8)}, "--nthreads 1.*Received: 8"),
+    ],
+)
+def test_a_worker_that_cannot_take_part_is_refused(workspace, changes, message):
+    (workspace.models / sweep.MARK).write_text("known")
+    right = {"mark": "known", "code": sweep.CODE, "dask_worker": worker()}
+    sweep.check_worker(workspace, **right)
+    with pytest.raises(RuntimeError, match=f"the worker at tcp://other:1 .*{message}"):
+        sweep.check_worker(workspace, **right | changes)
+
+
+def outputs_in(folder):
+    """Where `python -m lib.sweep` writes to when FINGERPRINT_OUTPUTS is that folder."""
+    return paths.Workspace(folder / "smoke" / "simulated", folder / "processed" / "smoke" / "simulated")
+
+
+@pytest.fixture(scope="module")
+def prepared(campus, city, tmp_path_factory):
+    """Small processed sets of one pair of protocols."""
+    place = outputs_in(tmp_path_factory.mktemp("prepared"))
+    for data, protocol in ((campus, "pooled"), (city, "random")):
+        processed = preprocess.process(data, protocol, np.arange(len(data)), (0.0, 1.0))
+        processed.save(place.processed / f"{data.name}-{protocol}.npz")
+    return place
+
+
+@pytest.fixture
+def fresh(prepared, tmp_path):
+    """A place with the processed sets and nothing else."""
+    shutil.copytree(prepared.processed, tmp_path / "processed" / "smoke" / "simulated")
+    return outputs_in(tmp_path)
+
+
+CHOSEN = sweep.cells(sweep.MODELS, ["pooled"], [0], [0.2])
+EVERY_RUN = {cell.name for cell in CHOSEN} | {"lorawan_antwerp-random-encoder_scratch-s0"}
+
+
+@pytest.fixture(scope="module")
+def how():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROFILE", "smoke")
+        return sweep.settings()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared, how):
+    """The result rows of a sweep without Dask or trouble."""
+    rows = [row for cell in CHOSEN for row in sweep.result_rows(cell, how, prepared)]
+    assert set(finished(prepared)) == EVERY_RUN
+    return without_clocks(rows)
+
+
+@pytest.fixture(scope="module")
+def scheduler_address(tmp_path_factory):
+    """A cluster started by hand: a scheduler, and a worker that has none of our environment variables."""
+    file = tmp_path_factory.mktemp("cluster") / "scheduler.json"
+    dask_command = [sys.executable, "-m", "dask"]
+    bare = {name: value for name, value in os.environ.items() if name not in PINNED}
+    commands = {
+        "scheduler": ["--host", "127.0.0.1", "--port", "0", "--no-dashboard"],
+        "worker": ["--host", "127.0.0.1", "--nthreads", "1", "--no-dashboard"],
+    }
+    started = [
+        subprocess.Popen(
+            [*dask_command, kind, *options, "--scheduler-file", str(file)],
+            env=bare | SMOKE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        for kind, options in commands.items()
+    ]
+    yield wait_for(lambda: file.exists() and file.read_text() and json.loads(file.read_text())["address"])
+    for process in started:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def client(scheduler_address):
+    with Client(scheduler_address) as client:
+        client.wait_for_workers(1, timeout=60)
+        yield client
+
+
+def test_a_worker_computes_with_as_many_threads_as_the_driver(client):
+    def environment():
+        import threadpoolctl
+
+        from lib import training
+
+        loaded = list(sys.modules)
+        first = loaded.index("lib") < loaded.index("tensorflow")
+        pools = {pool["num_threads"] for pool in threadpoolctl.threadpool_info()}
+        return training.THREADS, [os.environ[name] for name in PINNED], first, pools
+
+    ((threads, variables, first, pools),) = client.run(environment).values()
+    assert threads == sweep.THREADS
+    assert variables == [threads] * 3
+    assert first, "tensorflow was imported before lib could set its threads"
+    assert pools == {int(threads)}
+
+
+def test_a_killed_worker_loses_nothing(client, fresh, how, undisturbed):
+    (victim,) = client.run(os.getpid).values()
+
+    def kill():
+        wait_for(lambda: finished(fresh))
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    rows, failed = sweep.sweep(CHOSEN, how, fresh, client)
+    killer.join()
+    (survivor,) = client.run(os.getpid).values()
+    assert survivor != victim
+    assert failed == {}
+    pd.testing.assert_frame_equal(without_clocks(rows), undisturbed, check_exact=True)
+
+
+def command(*, place, arguments, **variables):
+    started = [sys.executable, "-m", "lib.sweep", *arguments]
+    environment = os.environ | SMOKE | {"FINGERPRINT_OUTPUTS": str(place.outputs.parents[1])} | variables
+    return {"args": started, "env": environment, "cwd": paths.ROOT, "text": True}
+
+
+def test_a_killed_driver_loses_nothing_and_is_continued(scheduler_address, fresh, undisturbed):
+    """The first driver has workers of its own, which die with it; the second takes the cluster's."""
+    arguments = ["--protocols", "pooled", "--shares", "0.2", "--workers", "1"]
+    first = command(place=fresh, arguments=arguments)
+    with subprocess.Popen(**first, start_new_session=True, stderr=subprocess.DEVNULL) as driver:
+        wait_for(lambda: finished(fresh))
+        os.killpg(driver.pid, signal.SIGKILL)
+    before = finished(fresh)
+    assert set(before) < EVERY_RUN
+    assert not (fresh.results / "sweep.csv").exists()
+
+    again = command(place=fresh, arguments=arguments, DASK_SCHEDULER_ADDRESS=scheduler_address)
+    second = subprocess.run(**again, capture_output=True, check=False)
+    assert second.returncode == 0, second.stderr
+    after = finished(fresh)
+    assert set(after) == EVERY_RUN
+    assert {name: after[name] for name in before} == before, "trained again"
+    written = results.read(fresh.results / "sweep.csv")
+    assert tuple(written.columns) == (*results.COLUMNS, "share")
+    expected = results.write(undisturbed.reindex(columns=written.columns), fresh.results / "expected.csv")
+    pd.testing.assert_frame_equal(without_clocks(written), without_clocks(expected), check_exact=True)
+    assert (fresh.figures / "sweep.png").exists()
+    assert (fresh.tables / "sweep.md").read_text().strip() in second.stdout
+
+
+def test_rows_say_how_much_was_learnt_from(prepared, undisturbed):
+    trained = {
+        protocol: len(preprocess.ProcessedSet.load(prepared.processed / f"{name}-{protocol}.npz").split.train)
+        for name, protocol in (("ujiindoorloc", "pooled"), ("lorawan_antwerp", "random"))
+    }
+    by_model = undisturbed.set_index(["model", "protocol"])["n_train"]
+    assert by_model["encoder_tl", "pooled"] == round(0.2 * trained["pooled"])
+    assert by_model["umlp", "pooled"] == by_model["umlp", "random"] == round(0.2 * min(trained.values()))
+    assert set(undisturbed["share"]) == {0.2}
+
+
+def test_errors_of_a_row_can_be_read_again(prepared, undisturbed):
+    for _, row in undisturbed.iterrows():
+        assert results.read_errors(prepared, row).mean() == pytest.approx(row["mean_m"])
+
+
+def test_a_failing_cell_is_named_and_the_others_are_kept(
+    scheduler_address, fresh, prepared, undisturbed, monkeypatch, capsys
+):
+    """The sets of one pair are missing."""
+    shutil.copytree(prepared.models, fresh.models, dirs_exist_ok=True)
+    arguments = ["--models", "encoder_scratch", "--protocols", "pooled", "official", "--shares", "0.2"]
+    monkeypatch.setattr(sys, "argv", ["sweep", *arguments])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    for name, value in command(place=fresh, arguments=[], TQDM_DISABLE="1")["env"].items():
+        monkeypatch.setenv(name, value)
+    datasets.simulated.cache_clear()
+    with (
+        dask.config.set({"scheduler-address": scheduler_address}),
+        pytest.raises(SystemExit, match=r"1 cells failed: ujiindoorloc-official-encoder_scratch-0.2-s0"),
+    ):
+        sweep.main()
+    assert re.search("official-encoder_scratch-0.2-s0: FileNotFoundError.*Notebook 02", capsys.readouterr().err)
+    assert (fresh.models / "ujiindoorloc-pooled-encoder_scratch-0.2-s0" / "run.json").exists()
+    assert not (fresh.results / "sweep.csv").exists()
