@@ -37,7 +37,7 @@ COLUMNS = (
     *("what", "implementation", "backend", "n_rows", "n_inputs", "batch"),
     *("seconds", "rows_per_second", "ratio_to_torch", "ceiling_fraction", "peak_mb"),
 )
-PRODUCTS = {"NumPy": "numpy", "PyTorch": "torch"}
+PRODUCTS = {"NumPy": "numpy", "PyTorch": "torch", "TensorFlow": "tensorflow", "JAX": "jax"}
 TRAINERS = {
     "ours": "tensorflow",
     "PyTorch": "torch",
@@ -94,7 +94,7 @@ class Worker:
             | dict.fromkeys(("FINGERPRINT_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), count)
             | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), count)
             | {"KERAS_BACKEND": backend, "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
-            | {"PYTHONPATH": str(paths.ROOT)},
+            | {"PYTHONPATH": str(paths.ROOT), "CUDA_VISIBLE_DEVICES": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -165,7 +165,7 @@ def row(what: str, name: str, backend: str, threads: int, answers: Sequence[dict
         "backend": backend,
         "seconds": seconds,
         "rows_per_second": about["n_rows"] / seconds,
-        "peak_mb": max(answer["peak_mb"] for answer in answers),
+        "peak_mb": answers[0]["peak_mb"],  # later turns add what earlier ones left behind
         **about,
     }
     print(f"  {what:28} {made['implementation']:34} {seconds:10.4g} s {made['peak_mb']:6.0f} MB", flush=True)
@@ -479,7 +479,8 @@ def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turn
     limits = ", ".join(f"{limit} with {threads}" for limit, threads in zip(limits, threads_of(products), strict=True))
     notes = {
         "speed": f"Training in batches of {BATCH_SIZE}, medians of {turns} turns. The first epoch includes building "
-        f"and compiling the network. Product of two large matrices: {limits} of {os.cpu_count()} cores. {packages}.",
+        f"and compiling the network. The product of two large matrices, by whichever library is fastest, reaches "
+        f"{limits} of {os.cpu_count()} cores. {packages}.",
         "speed_prediction": "From dBm to metres, UJIIndoorLoc, official split; kNN with k = 7. scikit-learn's "
         "Bray–Curtis has one thread.",
         "speed_pipeline": "From the publisher's files to what a network sees, and every notebook of the last `make "

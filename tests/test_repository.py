@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks import speed
 from lib import models, results
 from lib.paths import ROOT
 
@@ -202,6 +203,14 @@ def test_tables_are_rendered_from_the_result_files():
     pd.testing.assert_frame_equal(ledger, pd.concat(parts, ignore_index=True), check_dtype=False)
     table = pd.read_csv(tables / "claims.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(table, results.shown_claims(ledger), check_dtype=False)
+
+
+def test_tables_of_the_benchmark_are_rendered_from_its_times():
+    times = results.read(ROOT / "outputs" / "results" / "speed.csv")
+    assert tuple(times.columns) == speed.COLUMNS
+    for name, expected in speed.shown(times).items():
+        table = pd.read_csv(ROOT / "outputs" / "tables" / f"{name}.csv", dtype=str, keep_default_na=False)
+        pd.testing.assert_frame_equal(table, expected.reset_index(drop=True), check_dtype=False)
 
 
 def test_configuration_is_what_the_search_chose():
