@@ -173,6 +173,10 @@ def check_worker(workspace: Workspace, mark: str, code: str, dask_worker: Worker
 def on_worker(cell: Cell, settings: dict, workspace: Workspace, check: dict, source: list[dict] | None):
     """`result_rows`, where it may be trusted. Dask waits with it for the rows of the `source`, of which it is free."""
     check_worker(workspace, **check)
+    # TensorFlow gives back little of what a training took: a worker that Dask paused for its memory would stay paused.
+    # Now its nanny ends it when it comes to its limit, and starts it again.
+    memory = get_worker().memory_manager
+    memory.memory_spill_fraction = memory.memory_pause_fraction = False
     return result_rows(cell, settings, workspace)
 
 

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,6 +43,18 @@ def test_make_all_runs_every_notebook_once(make, made):
     again = make("all", outputs=made)
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
+
+
+def test_make_sweep_takes_the_runs_with_all_rows_from_the_notebooks(make, made, tmp_path):
+    outputs = tmp_path / "outputs"
+    shutil.copytree(made, outputs)
+    runs = {path: path.stat().st_mtime_ns for path in outputs.rglob("models/*/run.json")}
+    swept = make("sweep", "SWEEP=--shares 1 --workers 1", outputs=outputs)
+    assert swept.returncode == 0, swept.stderr
+    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("models/*/run.json")} == runs, "trained again"
+    (written,) = outputs.rglob("results/sweep.csv")
+    assert len(results.read(written)) == 4 + 4 + 2 * 2
+    assert swept.stdout.count("run.py") == 0
 
 
 @pytest.mark.parametrize(
