@@ -213,6 +213,7 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
             finished.set_postfix_str(cell.name)
             if future.status == "finished":
                 rows[cell] = future.result()
+                future.release()  # or Dask would make it again if its worker ended
             else:
                 failed[cell.name] = future.exception()
                 finished.write(f"{cell.name}: {failed[cell.name]!r}", file=sys.stderr)
@@ -245,6 +246,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # leave through the `with` below, which ends the workers
         signal.signal(number, lambda number, _: sys.exit(f"{signal.Signals(number).name}: finished cells are kept"))
     local = {"n_workers": given.workers, "threads_per_worker": 1, "dashboard_address": None}
+    dask.config.set({"distributed.scheduler.allowed-failures": 10})  # ends of a worker that one cell may see
     try:
         with Client(**({} if dask.config.get("scheduler-address", None) else local)) as client:
             rows, failed = sweep(chosen, settings(), workspace, client)
