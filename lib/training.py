@@ -66,13 +66,16 @@ def _whole_epochs(step: Callable, rows: tuple, batch_size: int) -> Callable:
     return epoch.get_concrete_function()  # called like this, TensorFlow does not mind that each training has its own
 
 
-def _fit_in_memory(model: keras.Model, train: tuple, validation: tuple, epochs: int, batch_size: int, label: str):
+def _fit_in_memory(
+    model: keras.Model, train: tuple, validation: tuple, epochs: int, batch_size: int, label: str, watchers: list
+) -> list[dict]:
     """What `Model.fit` does and returns, one dict an epoch, for rows that fit in memory (TensorFlow only)."""
     learn = _whole_epochs(model.train_step, train, batch_size)
     validate = _whole_epochs(model.test_step, validation, 4096)
     rows, validation_rows = (np.arange(len(part[0]), dtype=np.int32) for part in (train, validation))
-    history = []
-    for _ in trange(epochs, desc=label, leave=False):
+    history, watching = [], keras.callbacks.CallbackList(watchers, model=model)
+    watching.on_train_begin()
+    for epoch in trange(epochs, desc=label, leave=False):
         results = {}
         shuffled = np.random.permutation(rows)  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
         for prefix, go_through, order in ("", learn, shuffled), ("val_", validate, validation_rows):
@@ -80,8 +83,10 @@ def _fit_in_memory(model: keras.Model, train: tuple, validation: tuple, epochs: 
             go_through(keras.ops.convert_to_tensor(order))
             results |= {f"{prefix}{name}": float(value) for name, value in model.get_metrics_result().items()}
         history.append(results)
-        if not np.isfinite(results["loss"]):
+        watching.on_epoch_end(epoch, results)
+        if model.stop_training or not np.isfinite(results["loss"]):
             break
+    watching.on_train_end()
     return history
 
 
@@ -95,6 +100,7 @@ def fit(
     batch_size: int,
     learning_rate: float,
     decay: bool = True,
+    patience: int | None = None,
     label: str = "training",
 ) -> pd.DataFrame:
     """Train with Adam.
@@ -105,6 +111,8 @@ def fit(
         loss: name of a Keras loss, or a dict by output name.
         epochs, batch_size, learning_rate: positive numbers.
         decay: whether the learning rate falls to 0 along a cosine over all epochs, or stays what it is.
+        patience: stop after so many epochs without a lower validation loss, and go back to the weights that had the
+            lowest; None trains all epochs and keeps the last.
         label: shown beside the progress bar.
 
     Returns:
@@ -117,6 +125,7 @@ def fit(
     for name, value in {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}.items():
         if not value > 0:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+    watchers = [] if patience is None else [keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)]
     rmse = keras.metrics.RootMeanSquaredError(name="rmse")
     steps = epochs * -(-len(train[0]) // batch_size)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
@@ -126,14 +135,14 @@ def fit(
         metrics={"position": [rmse]} if isinstance(loss, dict) else [rmse],
     )
     if keras.backend.backend() == "tensorflow":
-        history = _fit_in_memory(model, train, validation, epochs, batch_size, label)
+        history = _fit_in_memory(model, train, validation, epochs, batch_size, label, watchers)
     else:
         history = model.fit(
             *train,
             validation_data=validation,
             epochs=epochs,
             batch_size=batch_size,
-            callbacks=[TqdmCallback(verbose=0, desc=label, leave=False), keras.callbacks.TerminateOnNaN()],
+            callbacks=[*watchers, TqdmCallback(verbose=0, desc=label, leave=False), keras.callbacks.TerminateOnNaN()],
             verbose=0,
         ).history
     curves = pd.DataFrame(history).rename(columns=lambda name: name.replace("position_rmse", "rmse"))
@@ -166,21 +175,21 @@ class Run:
     """What a training run leaves.
 
     Attributes:
-        model: the trained network.
-        curves: one row an epoch, see `fit`.
-        predicted: arrays by name, the network's outputs on the test rows; a single output is called `position`.
+        model: the trained network; None for what is no single network, of which only the predictions are kept.
+        curves: one row an epoch, see `fit`; no rows for what is not trained in epochs.
+        predicted: arrays by name, the outputs on the test rows; a single output is called `position`.
         seconds: wall time of the training.
         predict_us: microseconds to predict one row, in batches of 4,096.
     """
 
-    model: keras.Model
+    model: keras.Model | None
     curves: pd.DataFrame
     predicted: dict[str, np.ndarray]
     seconds: float
     predict_us: float
 
 
-def _predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
+def predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs by name for (n, inputs) scans. Calls the network as it is: `Model.predict` would compile for seconds."""
     parts = []
     for start in range(0, len(x), 4096):
@@ -189,14 +198,44 @@ def _predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
 
 
-def _digest(model: keras.Model, arrays: list[np.ndarray], settings: dict) -> str:
-    """Of all that decides a run: the untrained network, its weights, the data, the settings, Keras and this file."""
+def digest(about: list | dict, arrays: list[np.ndarray], code: bytes = b"") -> str:
+    """Of all that decides a run: what it is about, the data, Keras, this file and other code that takes part."""
     engine = [keras.__version__, keras.backend.backend(), THREADS]
-    about = json.dumps([model.get_config(), settings, engine], sort_keys=True, default=str)
-    digest = hashlib.sha256(about.encode() + _THIS_FILE)
-    for array in (*model.get_weights(), *arrays):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+    found = hashlib.sha256(json.dumps([about, engine], sort_keys=True, default=str).encode() + _THIS_FILE + code)
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def recall(folder: Path, key: str, model: keras.Model | None = None) -> Run | None:
+    """The run that was kept in `folder` under this very key, its weights put into `model`; None where there is none."""
+    about = folder / "run.json"
+    if not about.exists() or (kept := json.loads(about.read_text()))["key"] != key:
+        return None
+    with np.load(folder / "predicted.npz") as file:
+        predicted = {name: file[name] for name in file.files}
+    if model is not None:
+        model.load_weights(folder / "model.weights.h5")
+    curves = pd.read_csv(folder / "curves.csv")
+    return Run(model, curves, predicted, kept["seconds"], kept["predict_us"])
+
+
+def keep(folder: Path, key: str, finished: Run) -> Run:
+    """Write a run beside its place and move it there whole, and return it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
+    try:
+        if finished.model is not None:
+            finished.model.save_weights(scratch / "model.weights.h5")
+        finished.curves.to_csv(scratch / "curves.csv", index=False)
+        np.savez_compressed(scratch / "predicted.npz", **finished.predicted)
+        times = {"seconds": finished.seconds, "predict_us": finished.predict_us}
+        (scratch / "run.json").write_text(json.dumps({"key": key, **times}, indent=2))
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return finished
 
 
 def run(
@@ -210,8 +249,7 @@ def run(
 ) -> Run:
     """Seed, build, train and predict the test rows; or the run in `folder`, if the very same one was finished there.
 
-    So a killed notebook continues with the training that it was in, and new drawing code costs none. A run is written
-    beside its place and moved there whole.
+    So a killed notebook continues with the training that it was in, and new drawing code costs none.
 
     Args:
         folder: the run's own folder.
@@ -223,37 +261,18 @@ def run(
     """
     keras.utils.set_random_seed(seed)
     model = build()
-    key = _digest(model, keras.tree.flatten((train, validation, test)), settings | {"seed": seed})
-    about = folder / "run.json"
-    if about.exists() and (kept := json.loads(about.read_text()))["key"] == key:
-        with np.load(folder / "predicted.npz") as file:
-            predicted = {name: file[name] for name in file.files}
-        model.load_weights(folder / "model.weights.h5")
-        curves = pd.read_csv(folder / "curves.csv")
-        return Run(model, curves, predicted, kept["seconds"], kept["predict_us"])
-
+    arrays = [*model.get_weights(), *keras.tree.flatten((train, validation, test))]
+    key = digest([model.get_config(), settings | {"seed": seed}], arrays)
+    if kept := recall(folder, key, model):
+        return kept
     started = time.perf_counter()
     curves = fit(model, train, validation, label=folder.name, **settings)
     trained = time.perf_counter()
-    _predict(model, test)  # the first call also sets up threads and memory
+    predict(model, test)  # the first call also sets up threads and memory
     predicting = time.perf_counter()
-    predicted = _predict(model, test)
+    predicted = predict(model, test)
     predict_us = (time.perf_counter() - predicting) / len(test) * 1e6
-    finished = Run(model, curves, predicted, trained - started, predict_us)
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
-        model.save_weights(scratch / "model.weights.h5")
-        curves.to_csv(scratch / "curves.csv", index=False)
-        np.savez_compressed(scratch / "predicted.npz", **predicted)
-        times = {"seconds": finished.seconds, "predict_us": predict_us}
-        (scratch / "run.json").write_text(json.dumps({"key": key, **times}, indent=2))
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return finished
+    return keep(folder, key, Run(model, curves, predicted, trained - started, predict_us))
 
 
 # === The paper's networks ===

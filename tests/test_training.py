@@ -134,6 +134,19 @@ def test_fit_is_what_keras_does(train, validation, monkeypatch):
     pd.testing.assert_frame_equal(ours, theirs[ours.columns], rtol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["tensorflow", "another"])
+def test_patience_stops_and_goes_back_to_the_best_epoch(train, validation, monkeypatch, backend):
+    """A learning rate so high that the loss soon rises: the weights at the end are those of its lowest epoch."""
+    monkeypatch.setattr(training.keras.backend, "backend", lambda: backend)
+    keras.utils.set_random_seed(0)
+    model = plain(dropout=0.0)
+    how = SETTINGS | {"learning_rate": 0.3, "epochs": 60, "decay": False}
+    curves = training.fit(model, train, validation, **how, patience=4)
+    assert len(curves) == curves["val_loss"].idxmin() + 1 + 4 < 60
+    error = keras.ops.convert_to_numpy(model(validation[0])) - validation[1]
+    assert np.mean(error**2) == pytest.approx(curves["val_loss"].min(), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -274,6 +287,7 @@ def from_other_weights():
         {"batch_size": 8},
         {"learning_rate": 0.02},
         {"decay": False},
+        {"patience": 2},
         {"loss": "mae"},
         {"train": rows(70, 9)},
         {"train": (rows(70, 0)[0], rows(70, 9)[1])},
