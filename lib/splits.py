@@ -7,6 +7,8 @@
 `spatial` (LoRaWAN Antwerp): whole blocks of 500 m test, 20 % of those that are no car park. Of the rest, 10 % validate.
 `search` (both): nothing tests, and all rows that test under another protocol are left out. What all protocols share,
     such as layer widths, is chosen on its validation rows, a random 10 %.
+`phones` (UJIIndoorLoc): the same within the publisher's training file, but all rows of some phones validate: for
+    choices that must hold on phones that were never seen.
 
 So validation rows resemble what the protocol tests: new phones, new blocks, or just other rows. Rows that are copies
 of each other (same RSSI, same place) stay on one side.
@@ -21,6 +23,7 @@ from sklearn.model_selection import GroupShuffleSplit
 from lib.fingerprints import FingerprintSet
 
 PROTOCOLS = {"ujiindoorloc": ("pooled", "official"), "lorawan_antwerp": ("random", "spatial")}
+CHOOSING = {"ujiindoorloc": ("search", "phones"), "lorawan_antwerp": ("search",)}  # without test rows
 BLOCK_M = 500.0
 DEPOT_SHARE = 0.10  # a block with more of the rows is a car park: tested, its one place would be most of the mean
 SPLIT_SEED = 42  # one split for all training seeds, so that models are compared on the same test rows
@@ -55,23 +58,27 @@ def split(fingerprints: FingerprintSet, protocol: str) -> Split:
 
     Args:
         fingerprints: a set with `part` (`official`), and `group` for its validation rows.
-        protocol: one of `PROTOCOLS[fingerprints.name]`, or `search`.
+        protocol: one of `PROTOCOLS[fingerprints.name]`, or of `CHOOSING[fingerprints.name]`.
 
     Raises:
         ValueError: if the protocol is not one of this environment's, the rows cannot be split that way, or a copy of
             a test row would remain in training.
     """
-    protocols = PROTOCOLS.get(fingerprints.name, ())
-    if protocol not in (*protocols, "search"):
-        raise ValueError(f"`protocol` must be one of {protocols} for {fingerprints.name}. Received: {protocol}")
-    if protocol == "official" and (fingerprints.part is None or fingerprints.group is None):
+    protocols, choosing = (known.get(fingerprints.name, ()) for known in (PROTOCOLS, CHOOSING))
+    if protocol not in (*protocols, *choosing):
+        names = (*protocols, *choosing)
+        raise ValueError(f"`protocol` must be one of {names} for {fingerprints.name}. Received: {protocol}")
+    if protocol in ("official", "phones") and (fingerprints.part is None or fingerprints.group is None):
         raise ValueError(f"{fingerprints.name}, {protocol}: `part` and `group` are needed. Received: a set without")
     rows, copies, part = np.arange(len(fingerprints)), fingerprints.copy_id, fingerprints.part
     validation_groups, validation_share = copies, 0.10
-    if protocol == "search":
+    if protocol in choosing:
         tested = np.concatenate([split(fingerprints, name).test for name in protocols])
         learning, test = rows[~np.isin(rows, tested)], rows[:0]
         learning = learning[~np.isin(copies[learning], copies[tested])]
+        if protocol == "phones":
+            learning = learning[part[learning] == "train"]
+            validation_groups, validation_share = fingerprints.group, 0.20
     elif protocol == "pooled":
         learning, test = _hold_out(rows, copies, 0.20)
     elif protocol == "official":
@@ -102,7 +109,8 @@ def check_leakage(fingerprints: FingerprintSet, found: Split) -> None:
     copies = fingerprints.copy_id
     parts = {"train": found.train, "validation": found.validation, "test": found.test}
     for name, rows in parts.items():
-        if not len(rows) and (name, found.protocol) != ("test", "search"):
+        may_be_empty = name == "test" and found.protocol in CHOOSING.get(fingerprints.name, ())
+        if not len(rows) and not may_be_empty:
             raise ValueError(f"{fingerprints.name}, {found.protocol}: the {name} part is empty")
     held = {name: np.bincount(copies[rows], minlength=len(copies)) > 0 for name, rows in parts.items()}
     for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
