@@ -65,10 +65,41 @@ def confidence_half_width(values: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
 
 
+def _smoothed(curve: Sequence[float]) -> np.ndarray:
+    """A running median of five epochs, so that one lucky or unlucky epoch decides nothing.
+
+    Raises:
+        ValueError: if the curve is empty or not finite.
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"`curve` must hold finite values. Received: {values}")
+    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="edge"), 5), axis=1)
+
+
+def lowest(curve: Sequence[float]) -> float:
+    """The lowest value of a validation curve smoothed by a running median of five epochs.
+
+    Raises:
+        ValueError: if the curve is empty or not finite.
+    """
+    return float(_smoothed(curve).min())
+
+
+def epochs_to_reach(curve: Sequence[float], level: float) -> float:
+    """First epoch, counted from 1, at which the smoothed validation curve is at or below `level`; NaN if it never is.
+
+    Raises:
+        ValueError: if the curve is empty or not finite.
+    """
+    reached = np.flatnonzero(_smoothed(curve) <= level)
+    return float(reached[0] + 1) if len(reached) else float("nan")
+
+
 def epochs_to_converge(curve: Sequence[float], tolerance: float = 0.10) -> int:
     """First epoch from which a validation curve stays within `tolerance` of its lowest value.
 
-    The curve is first smoothed by a running median of five epochs, so that one lucky or unlucky epoch decides nothing.
+    The curve is first smoothed by a running median of five epochs.
 
     Args:
         curve: validation loss or RMSE, one value an epoch.
@@ -80,10 +111,6 @@ def epochs_to_converge(curve: Sequence[float], tolerance: float = 0.10) -> int:
     Raises:
         ValueError: if the curve is empty or not finite.
     """
-    values = np.asarray(curve, dtype=np.float64)
-    if not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"`curve` must hold finite values. Received: {values}")
-    padded = np.pad(values, 2, mode="edge")
-    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 5), axis=1)
+    smooth = _smoothed(curve)
     above = np.flatnonzero(smooth > (1 + tolerance) * smooth.min())
-    return min(int(above[-1]) + 2, len(values)) if len(above) else 1
+    return min(int(above[-1]) + 2, len(smooth)) if len(above) else 1

@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "data" / "raw"
+FULL = ("full", "benchmark")  # the profiles that write to `outputs/` itself
 DATA_MODES = ("auto", "real", "simulated")
 
 
@@ -62,7 +63,7 @@ class Workspace:
 
 
 def workspace(simulated: bool) -> Workspace:
-    """The folders of this run. Only a full run on measured data gets `outputs/` itself."""
+    """The folders of this run. Only a full run on measured data, of few seeds or many, gets `outputs/` itself."""
     profile = os.environ.get("PROFILE", "lab")
     kind = ["simulated"] if simulated else []
     if "FINGERPRINT_OUTPUTS" in os.environ:
@@ -71,7 +72,7 @@ def workspace(simulated: bool) -> Workspace:
     else:
         outputs, processed = ROOT / "outputs", ROOT / "data" / "processed"
     return Workspace(
-        outputs.joinpath(*([] if profile == "full" else [profile]), *kind), processed.joinpath(profile, *kind)
+        outputs.joinpath(*([] if profile in FULL else [profile]), *kind), processed.joinpath(profile, *kind)
     )
 
 

@@ -237,6 +237,30 @@ def paired_seeds(paired: pd.DataFrame) -> Figure:
     return figure
 
 
+def gains(rows: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """How much error each kind of start saves against starting from scratch: a dot a seed, the mean and its interval.
+
+    Args:
+        rows: columns `environment, protocol, model, seed, gain_percent`.
+        labels: model → what its base model starts from, in the order to draw.
+    """
+    panels = [(key, panel) for key, panel in _panels(rows) if len(panel)]
+    figure, axes = plt.subplots(1, len(panels), figsize=(3.4 + 3 * len(panels), 4), sharey=True, squeeze=False)
+    for axis, ((environment, protocol), panel) in zip(axes[0], panels, strict=True):
+        for place, model in enumerate(labels):
+            values = panel[panel["model"] == model]["gain_percent"].to_numpy(dtype=float)
+            axis.scatter(values, np.full(len(values), place), s=14, color="0.5", zorder=2)
+            half = confidence_half_width(values)
+            axis.errorbar(values.mean(), place, xerr=half, fmt="o", color=COLOURS[environment], capsize=4, zorder=3)
+        axis.axvline(0, color="black", linewidth=1)
+        axis.set_title(f"{ENVIRONMENTS[environment]}\n{protocol}", fontsize=12)
+        axis.set_xlabel("error saved against scratch (%)")
+    axes[0, 0].set_yticks(range(len(labels)), labels.values())
+    axes[0, 0].invert_yaxis()
+    figure.suptitle(f"grey: {rows['seed'].nunique()} seeds; colour: their mean and its 95 % interval", fontsize=11)
+    return figure
+
+
 def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit: float | None = None) -> Figure:
     """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model."""
     figure, axis = plt.subplots(figsize=(8, 4.8))

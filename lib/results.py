@@ -32,7 +32,7 @@ def release_name(data) -> str:
 
 
 def _errors_file(workspace: Workspace, row: dict | pd.Series) -> Path:
-    share = f"-{row['share']:g}" if "share" in row else ""
+    share = f"-{row['share']:g}" if row.get("share", 1) < 1 else ""
     seed = "" if pd.isna(row["seed"]) else f"-s{int(row['seed'])}"
     return workspace.errors / f"{row['environment']}-{row['protocol']}-{row['model']}{share}{seed}.npz"
 
@@ -47,6 +47,7 @@ def evaluated(
     n_train: int,
     fit_seconds: float,
     predict_us: float,
+    right_place: np.ndarray | None = None,
     **more: float,
 ) -> dict:
     """One result row: predicted test positions measured as the paper does; per-row errors go to a file beside.
@@ -59,6 +60,7 @@ def evaluated(
         workspace: where the errors are written.
         n_train: number of this environment's fingerprints that the model learnt from.
         fit_seconds, predict_us: what training, and predicting one row, took.
+        right_place: (n_test,) whether building and floor were right, where the model has them.
         more: `epochs`, and the fractions `building_hit` and `floor_hit`, where the model has them; `share`, of a model
             that learnt from a share of the training rows.
 
@@ -82,15 +84,21 @@ def evaluated(
         "predict_us": predict_us,
         **more,
     }
+    arrays = {"row": data.rows[data.split.test], "error_m": errors, "predicted": predicted}
+    arrays |= {} if right_place is None else {"right_place": right_place}
     with replacing(_errors_file(workspace, row)) as temporary:
-        np.savez_compressed(temporary, row=data.rows[data.split.test], error_m=errors, predicted=predicted)
+        np.savez_compressed(temporary, **arrays)
     return row
 
 
-def read_errors(workspace: Workspace, row: pd.Series | dict) -> np.ndarray:
-    """(n_test,) errors in metres behind a result row."""
+def read_errors(workspace: Workspace, row: pd.Series | dict, array: str = "error_m") -> np.ndarray:
+    """(n_test,) errors in metres behind a result row, or another array that `evaluated` wrote with them.
+
+    Raises:
+        KeyError: if the model has no such array: `right_place` is of models that predict building and floor.
+    """
     with np.load(_errors_file(workspace, row)) as file:
-        return file["error_m"]
+        return file[array]
 
 
 def write(rows: Iterable[dict] | pd.DataFrame, path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -286,6 +286,7 @@ def train_localizer(
     config: str,
     dropout: float,
     source: Run | None = None,
+    frozen: bool = False,
     rows=slice(None),
     **settings,
 ) -> Run:
@@ -296,20 +297,22 @@ def train_localizer(
         folder, seed, settings: see `run` and `fit`.
         config, dropout: see `models.localizer`.
         source: a finished run of the source environment.
+        frozen: whether the base model stays as it is.
         rows: which of the training rows to use.
 
     Returns:
-        A run that predicted the test rows, or under `search`, which has none, the validation rows.
+        A run that predicted the test rows, or where there are none, the validation rows.
     """
 
     def build() -> keras.Model:
         localizer = models.localizer(data.x.shape[1], config, dropout)
         if source is not None:
             transfer(source.model, localizer)
+        localizer.get_layer("base_model").trainable = not frozen
         return localizer
 
     x, y = data.part("train")
-    predicted, _ = data.part("validation" if data.protocol == "search" else "test")
+    predicted, _ = data.part("test" if len(data.split.test) else "validation")
     return run(folder, build, (x[rows], y[rows]), data.part("validation"), predicted, seed, loss="mse", **settings)
 
 

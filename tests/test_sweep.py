@@ -1,6 +1,5 @@
 """A sweep trains what is missing and nothing else, whoever is killed, and gives what an undisturbed one does."""
 
-import itertools
 import json
 import os
 import re
@@ -18,7 +17,7 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-from lib import datasets, models, paths, preprocess, results, splits, sweep
+from lib import datasets, experiments, paths, preprocess, results, sweep
 
 SMOKE = {"PROFILE": "smoke", "DATA": "simulated", "PYTHONPATH": str(paths.ROOT)}
 PINNED = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -43,78 +42,10 @@ def without_clocks(rows):
     return pd.DataFrame(rows).drop(columns=list(results.CLOCK_COLUMNS))
 
 
-# === Cells ===
-
-
-def test_cells_are_every_combination():
-    every = sweep.cells(sweep.MODELS, sweep.ENVIRONMENTS, [0, 1, 2], sweep.SHARES)
-    assert len(every) == len({cell.name for cell in every}) == (4 + 4 + 2) * 3 * 7
-    assert {cell.protocols for cell in every if cell.model == "umlp"} == {("pooled", "random"), ("official", "spatial")}
-    assert {cell.protocols for cell in every if cell.model != "umlp"} == {(name,) for name in sweep.ENVIRONMENTS}
-    assert len(sweep.cells(["umlp"], ["pooled", "spatial"], [0], [1.0])) == 2
-
-
-@pytest.mark.parametrize(
-    ("protocol", "source"),
-    [("pooled", "random"), ("random", "pooled"), ("official", "spatial"), ("spatial", "official")],
-)
-def test_source_is_the_other_environment_of_the_pair_with_all_rows(protocol, source):
-    (cell,) = sweep.cells(["encoder_tl"], [protocol], [2], [0.05])
-    assert cell.source == sweep.Cell("encoder_scratch", (source,), 2, 1.0)
-    assert cell.source.source is None
-
-
-@pytest.mark.parametrize("share", [0.0, -0.1, 1.01])
-def test_share_must_be_a_share(share):
-    with pytest.raises(ValueError, match=f"`share` must be above 0 and at most 1. Received: {share}"):
-        sweep.Cell("umlp", ("pooled", "random"), 0, share)
-
-
-# === Rows ===
-
-
-@pytest.mark.parametrize("seed", [0, 1])
-def test_smaller_shares_are_parts_of_larger_ones(seed):
-    groups = np.arange(1000) % 3
-    chosen = [sweep.subset(groups, share, seed) for share in sweep.SHARES]
-    for smaller, larger in itertools.pairwise(chosen):
-        assert set(smaller) < set(larger)
-        assert (np.diff(larger) > 0).all()
-    for share, rows in zip(sweep.SHARES, chosen, strict=True):
-        np.testing.assert_allclose(np.bincount(groups[rows]), share * 1000 / 3, atol=0.7)
-    np.testing.assert_array_equal(chosen[-1], np.arange(1000))
-
-
-def test_another_seed_chooses_other_rows():
-    assert set(sweep.subset(np.zeros(1000), 0.1, 0)) != set(sweep.subset(np.zeros(1000), 0.1, 1))
-
-
-def test_a_share_of_few_rows_is_at_least_one():
-    assert len(sweep.subset(np.zeros(10), 0.01, 0)) == 1
-
-
-# === Settings ===
-
-
-def test_settings_are_those_of_the_notebooks(monkeypatch):
-    monkeypatch.setenv("PROFILE", "full")
-    full = sweep.settings()
-    assert set(full) == {*splits.PROTOCOLS, "umlp"}
-    assert {how["config"] for how in full.values()} == {models.DEFAULT}
-    assert (
-        full["lorawan_antwerp"]["batch_size"]
-        == sweep.parameters("03_transfer_learning")["BATCH_SIZES"]["lorawan_antwerp"]
-    )
-    monkeypatch.setenv("PROFILE", "smoke")
-    smoke = sweep.settings()
-    assert {name: how["epochs"] for name, how in smoke.items()} == dict.fromkeys(smoke, 3)
-    assert {name: how | {"epochs": 3} for name, how in full.items()} == smoke
-
-
-@pytest.mark.parametrize("name", ["full", "smoke", "lab"])
+@pytest.mark.parametrize("name", ["full", "benchmark", "smoke", "lab"])
 def test_profiles_name_only_arguments_that_exist(monkeypatch, name):
     monkeypatch.setenv("PROFILE", name)
-    assert set(sweep.profile("sweep")) <= {"models", "protocols", "seeds", "shares", "workers"}
+    assert set(experiments.profile("sweep")) <= {"models", "protocols", "seeds", "shares", "workers"}
 
 
 # === Workers ===
@@ -162,7 +93,7 @@ def fresh(prepared, tmp_path):
     return outputs_in(tmp_path)
 
 
-CHOSEN = sweep.cells(sweep.MODELS, ["pooled"], [0], [0.2])
+CHOSEN = experiments.cells(sweep.MODELS, ["pooled"], [0], [0.2])
 EVERY_RUN = {cell.name for cell in CHOSEN} | {"lorawan_antwerp-random-encoder_scratch-s0"}
 
 
@@ -170,13 +101,13 @@ EVERY_RUN = {cell.name for cell in CHOSEN} | {"lorawan_antwerp-random-encoder_sc
 def how():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PROFILE", "smoke")
-        return sweep.settings()
+        return experiments.settings()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared, how):
     """The result rows of a sweep without Dask or trouble."""
-    rows = [row for cell in CHOSEN for row in sweep.result_rows(cell, how, prepared)]
+    rows = [row for cell in CHOSEN for row in experiments.result_rows(cell, how, prepared)]
     assert set(finished(prepared)) == EVERY_RUN
     return without_clocks(rows)
 

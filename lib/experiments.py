@@ -1,0 +1,274 @@
+"""One experiment is a cell: a model, the rows it learns from, a seed. Here is what each model of the benchmark does.
+
+A cell's only memory is `training.keep`: done again with the same data, settings and code, it is recalled.
+"""
+
+import ast
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import papermill
+import sklearn
+import yaml
+
+from lib import baseline_networks, baselines, datasets, models, paths, results, splits, training
+from lib.paths import Workspace
+from lib.preprocess import PARTS, ProcessedSet, unify
+
+NOTEBOOKS = paths.ROOT / "notebooks"
+PAIRS = list(zip(*splits.PROTOCOLS.values(), strict=True))
+ENVIRONMENTS = {protocol: name for name, protocols in splits.PROTOCOLS.items() for protocol in protocols}
+PASSES = 0.75  # an epoch passes over the chosen rows share^-0.75 times
+ANOTHER_SEED = 1000  # what a source in the target's own environment has beyond the target's seed
+
+
+@dataclass(frozen=True)
+class Localizer:
+    """How a localizer of notebooks 03 and 06 comes to be.
+
+    Attributes:
+        source: the model that gives its base model; None starts from scratch.
+        own_environment: whether the source learnt in the target's environment, or in the other one of the pair.
+        frozen: whether the base model stays as it was given.
+        longer: whether it also makes the updates that a source would have made.
+        spoilt: `labels` puts the training positions into a random order; `scans` also draws each transmitter's levels
+            from another row, so that nothing is left to learn but how often they occur.
+    """
+
+    source: str | None = None
+    own_environment: bool = False
+    frozen: bool = False
+    longer: bool = False
+    spoilt: str | None = None
+
+
+LOCALIZERS = {
+    "encoder_scratch": Localizer(),
+    "encoder_tl": Localizer("encoder_scratch"),
+    "encoder_tl_frozen": Localizer("encoder_scratch", frozen=True),
+    "encoder_tl_own": Localizer("encoder_scratch", own_environment=True),
+    "encoder_tl_labels": Localizer("source_labels"),
+    "encoder_tl_scans": Localizer("source_scans"),
+    "encoder_scratch_longer": Localizer(longer=True),
+    "source_labels": Localizer(spoilt="labels"),
+    "source_scans": Localizer(spoilt="scans"),
+}
+COMPARATORS = baselines.BASELINES | baseline_networks.NETWORKS
+_CODE = {
+    name: b"".join(Path(module.__file__).read_bytes() for module in modules)  # as imported
+    for part, modules in ((baselines.BASELINES, [baselines]), (baseline_networks.NETWORKS, [baseline_networks, models]))
+    for name in part
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: on one protocol, or of the U-MLP on a pair of them. Without a seed where nothing is random.
+
+    Raises:
+        ValueError: if the share is not in (0, 1].
+    """
+
+    model: str
+    protocols: tuple[str, ...]
+    seed: int | None
+    share: float = 1.0
+
+    def __post_init__(self):
+        if not 0 < self.share <= 1:
+            raise ValueError(f"`share` must be above 0 and at most 1. Received: {self.share}")
+
+    @property
+    def name(self) -> str:
+        """The folder of its run: with all rows, that of notebook 03 or 04."""
+        words = [self.model, *self.protocols]
+        if self.model != "umlp":
+            words = [ENVIRONMENTS[self.protocols[0]], *self.protocols, self.model]
+        seed = "" if self.seed is None else f"-s{self.seed}"
+        return "-".join([*words, *([f"{self.share:g}"] if self.share < 1 else [])]) + seed
+
+    @property
+    def source(self) -> "Cell | None":
+        """Whose base model it starts from: it learnt from all rows, and with the same seed in the other environment."""
+        if self.model not in LOCALIZERS or (how := LOCALIZERS[self.model]).source is None:
+            return None
+        if how.own_environment:
+            return Cell(how.source, self.protocols, self.seed + ANOTHER_SEED)
+        return Cell(how.source, (partner(self.protocols[0]),), self.seed)
+
+
+def partner(protocol: str) -> str:
+    """The protocol of the other environment that goes with it."""
+    (pair,) = [pair for pair in PAIRS if protocol in pair]
+    return pair[pair.index(protocol) - 1]
+
+
+def cells(
+    models: Sequence[str], protocols: Sequence[str], seeds: Sequence[int], shares: Sequence[float] = (1.0,)
+) -> list[Cell]:
+    """Every combination that there is.
+
+    The U-MLP takes each pair of which at least one protocol is among `protocols`; what needs floors is left out
+    outdoors, and what is not random has one cell in the place of one a seed.
+    """
+    return [
+        Cell(model, group, seed, share)
+        for model in models
+        for group in (PAIRS if model == "umlp" else [(protocol,) for protocol in ENVIRONMENTS])
+        if not set(group).isdisjoint(protocols)
+        and (model not in baseline_networks.INDOORS_ONLY or ENVIRONMENTS[group[0]] == "ujiindoorloc")
+        for seed, share in itertools.product([None] if model in baselines.SEEDLESS else seeds, shares)
+    ]
+
+
+# === Settings ===
+
+
+def profile(name: str) -> dict:
+    """What this run's profile gives a notebook or the sweep."""
+    profiles = yaml.safe_load((NOTEBOOKS / "profiles.yaml").read_text())
+    return profiles.get(os.environ.get("PROFILE", "lab"), {}).get(name, {})
+
+
+def parameters(notebook: str) -> dict:
+    """The parameters of a notebook, those of the profile in their place."""
+    known = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
+    return {name: ast.literal_eval(about["default"]) for name, about in known.items()} | profile(notebook)
+
+
+def settings() -> dict[str, dict]:
+    """What the localizer of an environment, `umlp` and the comparators get: as in notebooks 03, 04 and 05."""
+    transfer, unified = parameters("03_transfer_learning"), parameters("04_umlp")
+    common = {"config": "CONFIG", "dropout": "DROPOUT", "learning_rate": "LEARNING_RATE"}
+    localizer, umlp = ({name: known[key] for name, key in common.items()} for known in (transfer, unified))
+    limit = parameters("05_benchmark")["EPOCHS_AT_MOST"]
+    return {
+        name: localizer | {"epochs": transfer["EPOCHS"][name], "batch_size": transfer["BATCH_SIZES"][name]}
+        for name in splits.PROTOCOLS
+    } | {
+        "umlp": umlp | {"epochs": unified["EPOCHS"], "batch_size": unified["BATCH_SIZE"]},
+        "comparators": {} if limit is None else {"epochs": limit},
+    }
+
+
+# === One cell ===
+
+
+def subset(groups: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Row numbers, ascending, of a random share of each group: with the same seed, part of every larger share."""
+    rng = np.random.default_rng(seed)
+    shuffled = [rng.permutation(np.flatnonzero(groups == group)) for group in np.unique(groups)]
+    return np.sort(np.concatenate([rows[: max(1, round(share * len(rows)))] for rows in shuffled]))
+
+
+def processed(protocol: str, workspace: Workspace) -> ProcessedSet:
+    """What notebook 02 made for a protocol."""
+    return ProcessedSet.load(workspace.processed / f"{ENVIRONMENTS[protocol]}-{protocol}.npz")
+
+
+def spoil(data: ProcessedSet, what: str, seed: int) -> ProcessedSet:
+    """Training rows from which no position can be learnt, see `Localizer.spoilt`."""
+    rng, rows = np.random.default_rng(seed), data.split.train
+    position, x = data.position.copy(), data.x.copy()
+    position[rows] = position[rng.permutation(rows)]
+    if what == "scans":
+        x[rows] = rng.permuted(x[rows], axis=0)
+    return replace(data, position=position, x=x)
+
+
+def _updates(data: ProcessedSet, how: dict) -> int:
+    """How many batches a localizer's training takes."""
+    return how["epochs"] * -(-len(data.split.train) // how["batch_size"])
+
+
+def train(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.Run, list[ProcessedSet], int]:
+    """The run of a cell of the paper's networks, the sets it is about, and how many rows of each it learnt from.
+
+    An epoch passes over the chosen rows several times, the more the fewer they are: one pass would be hardly an update
+    of the weights, and 1 / share passes would take as long as all rows do.
+    """
+    sets = [processed(protocol, workspace) for protocol in cell.protocols]
+    folder, passes = workspace.models / cell.name, round(cell.share**-PASSES)
+    if cell.model == "umlp":
+        parts = unify(*sets)
+        rows = subset(parts["train"][1]["environment"][:, 0], cell.share, cell.seed)
+        run = training.train_umlp(parts, folder, cell.seed, rows=np.tile(rows, passes), **settings["umlp"])
+        return run, sets, len(rows) // 2
+    (data,), kind = sets, LOCALIZERS[cell.model]
+    rows = subset(np.zeros(len(data.split.train)), cell.share, cell.seed)
+    how = settings[data.environment] | {"source": train(cell.source, settings, workspace)[0] if cell.source else None}
+    if kind.longer:
+        other = processed(partner(data.protocol), workspace)
+        steps = _updates(data, how) / how["epochs"]
+        how["epochs"] += round(_updates(other, settings[other.environment]) / steps)
+    given = spoil(data, kind.spoilt, cell.seed) if kind.spoilt else data
+    run = training.train_localizer(given, folder, cell.seed, rows=np.tile(rows, passes), frozen=kind.frozen, **how)
+    return run, sets, len(rows)
+
+
+@cache
+def _fingerprints(environment: str):
+    return datasets.load(environment)
+
+
+def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.Run, ProcessedSet, int]:
+    """The run of a comparator, the set it is about, and how many rows it learnt from.
+
+    Its predictions are in metres, with buildings and floors where it has them.
+    """
+    data = processed(cell.protocols[0], workspace)
+    rows = _fingerprints(data.environment)[data.rows]
+    train, validation, test = (rows[getattr(data.split, part)] for part in PARTS)
+    if cell.share < 1:
+        train = train[subset(np.zeros(len(train)), cell.share, cell.seed or 0)]
+    how = settings["comparators"] if cell.model in baseline_networks.NETWORKS else {}
+    fields = [part.__dict__[field] for part in (train, validation) for field in ("rssi", "position", "building", "floor")]
+    arrays = [field for field in (*fields, test.rssi) if field is not None]
+    key = training.digest([cell.model, cell.seed, how, sklearn.__version__], arrays, _CODE[cell.model])
+    folder = workspace.models / cell.name
+    if (run := training.recall(folder, key)) is None:
+        started = time.perf_counter()
+        model = COMPARATORS[cell.model](**how).fit(train, validation, cell.seed or 0)
+        trained = time.perf_counter()
+        predicted = model.predict(test.rssi)
+        predict_us = (time.perf_counter() - trained) / len(test) * 1e6
+        curves = pd.DataFrame({"epoch": np.arange(1, getattr(model, "epochs_run", 0) + 1)})
+        run = training.Run(None, curves, predicted, trained - started, predict_us)
+        training.keep(folder, key, run)
+    n_train = len(train) + (len(validation) if cell.model in baselines.BASELINES else 0)
+    return run, data, n_train
+
+
+def _places(data: ProcessedSet, predicted: dict[str, np.ndarray]) -> dict:
+    """How often building and floor were right, and (n_test,) whether all of them were, where they were predicted."""
+    if "floor" not in predicted:
+        return {}
+    test = _fingerprints(data.environment)[data.rows[data.split.test]]
+    right = {field: predicted[field] == getattr(test, field) for field in ("building", "floor")}
+    hits = {f"{field}_hit": float(hit.mean()) for field, hit in right.items()}
+    return hits | {"right_place": right["building"] & right["floor"]}
+
+
+def result_rows(cell: Cell, settings: dict, workspace: Workspace) -> list[dict]:
+    """A result row, with its `share`, for each set that the cell is about."""
+    if cell.model in COMPARATORS:
+        run, data, n_train = compare(cell, settings, workspace)
+        sets, positions, places = [data], [run.predicted["position"]], _places(data, run.predicted)
+    else:
+        run, sets, n_train = train(cell, settings, workspace)
+        ends = np.cumsum([len(data.split.test) for data in sets])
+        parts = zip(sets, np.split(run.predicted["position"], ends[:-1]), strict=True)
+        positions, places = [data.position_scaling.inverse(predicted) for data, predicted in parts], {}
+    about = {"n_train": n_train, "share": cell.share, "epochs": len(run.curves) or None}
+    about |= {"fit_seconds": run.seconds, "predict_us": run.predict_us, **places}
+    return [
+        results.evaluated(data, cell.model, cell.seed, where, workspace, **about)
+        for data, where in zip(sets, positions, strict=True)
+    ]
