@@ -248,7 +248,7 @@ def test_rows_and_groups_must_fit():
 
 
 def test_holm_of_a_textbook_case():
-    """The worked example of en.wikipedia.org/wiki/Holm–Bonferroni_method: of the four, the first and the last are rejected."""
+    """The worked example of en.wikipedia.org/wiki/Holm–Bonferroni_method: the first and the last are rejected."""
     np.testing.assert_allclose(metrics.holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
     assert metrics.holm([]).size == 0
 
