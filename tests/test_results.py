@@ -267,7 +267,7 @@ def test_benchmark_leaves_out_what_a_protocol_has_no_value_of():
 
 
 def test_benchmark_refuses_a_model_without_a_name():
-    with pytest.raises(KeyError, match="must have every model. Received: none for encoder_tl"):
+    with pytest.raises(KeyError, match=r"must have every model\. Received: none for encoder_tl"):
         results.benchmark_tables(benchmark_rows(), {"knn_euclidean": "kNN"}, {})
 
 
