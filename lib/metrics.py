@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+from scipy import sparse, stats
 
 from lib.fingerprints import EARTH_RADIUS_M, Frame
 
 RESAMPLES = 20_000  # the smallest p-value is 2 / RESAMPLES: 200 comparisons can still be told from chance after Holm
-COUNTS_AT_ONCE = 100_000  # of a block of resamples: what fits a processor's cache is fastest
+PICKS_AT_ONCE = 100_000  # groups picked in a block of resamples: what fits a processor's cache is fastest
 
 
 def _as_pairs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +78,8 @@ def bootstrap_means(
 
     A draw takes as many groups of rows as there are, with replacement and the same for all models, and averages each
     model's errors over its seeds and these rows. Rows that resemble each other (copies, one place, one block) belong
-    in one group: taken for independent, they make intervals too narrow. Some dozens of groups are needed.
+    in one group: taken for independent, they make intervals too narrow. Few groups do so too: in simulations, 95 %
+    intervals held in 95 of 100 cases with 226 uneven groups, in 93 with 55, in 90 with 26 of which one had a third.
     Seeds are too few to be resampled. Each mean is moved by its standard error over seeds times a draw from Student's
     t instead, so that without variance between rows the interval is `confidence_half_width`'s. What seeds and rows do
     together counts in both, which errs on the wide side. A model with one run is taken for one without randomness.
@@ -104,9 +105,10 @@ def bootstrap_means(
     totals = np.column_stack([np.bincount(numbers, weights=column) for column in columns])  # errors…, rows
     random, count = np.random.default_rng(seed), len(totals)
     drawn = np.empty((resamples, len(columns)))
-    for block in np.array_split(drawn, -(-resamples * count // COUNTS_AT_ONCE)):
-        picked = random.integers(count, size=(len(block), count)) + count * np.arange(len(block))[:, None]
-        block[:] = np.bincount(picked.ravel(), minlength=picked.size).reshape(picked.shape) @ totals
+    for block in np.array_split(drawn, -(-resamples * count // PICKS_AT_ONCE)):
+        picked = random.integers(count, size=(len(block), count))
+        ones, starts = np.ones(picked.size), np.arange(0, picked.size + 1, count)
+        block[:] = sparse.csr_array((ones, picked.ravel(), starts), shape=picked.shape) @ totals  # sums what was picked
     means = drawn[:, :-1] / drawn[:, -1:]
     for mean, one in zip(means.T, runs, strict=True):
         if len(one) > 1:
