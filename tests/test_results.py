@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import metrics, paths, preprocess, results
+from lib import metrics, paths, plots, preprocess, results
 
 MADE = {"n_train": 1234, "fit_seconds": 12.5, "predict_us": 3.25}
 
@@ -338,6 +338,43 @@ def test_a_reference_that_was_not_run_is_named(compared):
     draws = results.resampled_means(rows, workspace, resamples=10)
     with pytest.raises(ValueError, match=r"official: `references` must be among near, .*Received: umlp"):
         results.comparisons(rows, draws, ["umlp"])
+
+
+# === Figures ===
+
+
+def test_forest_has_a_line_for_every_model_run_or_quoted(compared):
+    rows, workspace = compared
+    names = {"knn": "kNN", "near": "near", "as_near": "as near", "far": "far away", "unused": "unused"}
+    families = dict.fromkeys(names, "networks") | {"knn": "nearest fingerprints"}
+    draws = results.resampled_means(rows, workspace, resamples=100)
+    rows = rows.assign(mean_m=rows["mean_m"].where(rows["model"] != "far", 100.0))
+    quoted = {("ujiindoorloc", "official"): {"near": 6.65, "CNN [9]": 8.0}}
+    figure = plots.forest(rows, names, families, quoted, "knn", draws)
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "kNN",
+        "near",
+        "as near",
+        "far away",
+        "CNN [9], not run",
+    ]
+    beside = [text.get_text() for text in axis.texts]
+    assert {"6.65", "8"} < set(beside) and "100 ± 0" in beside
+    assert axis.get_xlim()[1] < 15, "a model that is far off does not press the others together"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[:3] == ["nearest fingerprints", "networks", "published, on other rows"]
+
+
+def test_many_distributions_are_grey_but_for_the_chosen():
+    errors = {name: np.arange(5.0) for name in "abcd"}
+    legend = plots.error_cdf(errors, "m", "four", highlighted=["b", "a"]).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "b (mean 2, median 2)",
+        "a (mean 2, median 2)",
+        "2 others",
+    ]
+    assert len(plots.error_cdf(errors, "m", "four").axes[0].get_legend().get_texts()) == 4
 
 
 # === Claims ===
