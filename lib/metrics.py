@@ -125,7 +125,12 @@ def difference(value: float, draws: np.ndarray) -> dict[str, float]:
     """
     low, high = np.percentile(draws, [2.5, 97.5])
     tail = (1 + min(np.sum(draws <= 0), np.sum(draws >= 0))) / (1 + len(draws))
-    return {"difference_m": value, "low_m": float(low), "high_m": float(high), "p_value": float(min(1, 2 * tail))}
+    return {
+        "difference_m": float(value),
+        "low_m": float(low),
+        "high_m": float(high),
+        "p_value": float(min(1, 2 * tail)),
+    }
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
