@@ -229,7 +229,9 @@ def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.
     if cell.share < 1:
         train = train[subset(np.zeros(len(train)), cell.share, cell.seed or 0)]
     how = settings["comparators"] if cell.model in baseline_networks.NETWORKS else {}
-    fields = [part.__dict__[field] for part in (train, validation) for field in ("rssi", "position", "building", "floor")]
+    fields = [
+        part.__dict__[field] for part in (train, validation) for field in ("rssi", "position", "building", "floor")
+    ]
     arrays = [field for field in (*fields, test.rssi) if field is not None]
     key = training.digest([cell.model, cell.seed, how, sklearn.__version__], arrays, _CODE[cell.model])
     folder = workspace.models / cell.name

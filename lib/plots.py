@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
 from lib.fingerprints import FingerprintSet
@@ -23,6 +24,8 @@ matplotlib.rcParams |= {"figure.dpi": 100, "savefig.dpi": 150, "figure.constrain
 INDOOR, OUTDOOR = sns.color_palette("colorblind")[:2]
 CAMPAIGNS = sns.color_palette("colorblind")[2], sns.color_palette("colorblind")[4]
 COLOURS = {"ujiindoorloc": INDOOR, "lorawan_antwerp": OUTDOOR}
+FAMILIES = [sns.color_palette("colorblind")[number] for number in (0, 1, 2, 4, 5, 9)]
+PUBLISHED = "firebrick"
 ENVIRONMENTS = {"ujiindoorloc": "UJIIndoorLoc, Wi-Fi", "lorawan_antwerp": "Antwerp, LoRaWAN"}
 SCANS = {"ujiindoorloc": "scans", "lorawan_antwerp": "messages"}
 TRANSMITTERS = {"ujiindoorloc": "access points", "lorawan_antwerp": "gateways"}
@@ -263,9 +266,30 @@ def gains(rows: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
 
 def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit: float | None = None) -> Figure:
     """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model."""
+
+
+def error_cdf(
+    errors: Mapping[str, np.ndarray],
+    xlabel: str,
+    title: str,
+    xlimit: float | None = None,
+    highlighted: Sequence[str] | None = None,
+) -> Figure:
+    """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model.
+
+    Args:
+        errors: model's name → errors in metres.
+        xlabel, title, xlimit: of the axis.
+        highlighted: the names to tell apart where there are many; the others' lines are grey and unnamed. None: all.
+    """
+    highlighted = list(errors) if highlighted is None else highlighted
+    grey = [label for label in errors if label not in highlighted]
     figure, axis = plt.subplots(figsize=(8, 4.8))
-    for label, values in errors.items():
-        axis.ecdf(values, label=f"{label} (mean {np.mean(values):.3g}, median {np.median(values):.3g})")
+    for label in highlighted:
+        values = errors[label]
+        axis.ecdf(values, label=f"{label} (mean {np.mean(values):.3g}, median {np.median(values):.3g})", zorder=3)
+    for label in grey:
+        axis.ecdf(errors[label], color="0.75", linewidth=1, label=f"{len(grey)} others" * (label == grey[0]))
     axis.set(xlabel=xlabel, ylabel="share of test rows with at most this error", ylim=(0, 1), xlim=(0, xlimit))
     axis.set_title(title, fontsize=12)
     axis.legend(loc="lower right", fontsize=10)
@@ -275,32 +299,85 @@ def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit:
 # === Benchmark ===
 
 
-def benchmark(
-    rows: pd.DataFrame, quoted: Mapping[tuple[str, str], Mapping[str, float]], names: Mapping[str, str]
+def _beside(axis: Axes, points: float, y: float, text: str, colour="black") -> None:
+    """Text to the right of the axis, at a height of it."""
+    style = {"textcoords": "offset points", "va": "center", "fontsize": 10, "color": colour}
+    axis.annotate(text, (1, y), (points, 0), xycoords=axis.get_yaxis_transform(), **style)
+
+
+def _measured(mean: float, half: float) -> str:
+    """Metres with three or four digits, and the half width of their interval where there is one."""
+    digits = 2 if mean < 100 else 0
+    return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def forest(
+    rows: pd.DataFrame,
+    names: Mapping[str, str],
+    families: Mapping[str, str],
+    quoted: Mapping[tuple[str, str], Mapping[str, float]],
+    reference: str,
+    draws: Mapping[tuple[str, str], pd.DataFrame] | None = None,
 ) -> Figure:
-    """Mean error of every model under every protocol: the mean a bar, each seed a dot, the paper's figures as lines.
+    """Mean error of every model under every protocol, one line a model, with 95 % intervals and published values.
+
+    A mean of more than twice the median model's is an arrow at the edge of its panel; the figures beside say how much.
 
     Args:
         rows: tidy results.
-        quoted: (environment, protocol) → label → published mean error in metres.
-        names: model → its name on the axis.
+        names: model → its name on the axis, in the order of the lines: models of a family together.
+        families: model → its family, which gives the colour; six at most.
+        quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
+            was not run, and gets a line by the name it has here.
+        reference: the model at whose mean a vertical line is drawn.
+        draws: of `results.resampled_means`; with them a thin line is the interval over test rows and seeds.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(13, 8.5))
-    for axis, ((environment, protocol), panel) in zip(axes.flat, _panels(rows), strict=True):
-        means = panel.groupby("model")["mean_m"].mean().reindex(list(names)).dropna()
-        labels = [names[model] for model in means.index]
-        axis.barh(labels, means, color=COLOURS[environment], alpha=0.6)
-        axis.scatter(panel["mean_m"], panel["model"].map(names), color="black", s=12, zorder=3)
-        for label, mean in zip(labels, means, strict=True):
-            axis.text(
-                1.01, label, f"{mean:.{2 if mean < 100 else 0}f} m", va="center", transform=axis.get_yaxis_transform()
-            )
-        for style, (label, mean) in zip(("--", ":"), quoted.get((environment, protocol), {}).items(), strict=False):
-            axis.axvline(mean, color="firebrick", linestyle=style, label=f"{label}, quoted: {mean} m")
-        axis.invert_yaxis()
-        axis.set(xlabel="mean distance error (m)", title=f"{protocol}: {panel['release'].iloc[0]}")
-        if (environment, protocol) in quoted:
-            axis.legend(fontsize=10, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=2, frameon=False)
+    panels = [(key, panel) for key, panel in _panels(rows) if len(panel)]
+    run = [model for model in names if model in set(rows["model"])]
+    not_run = dict.fromkeys(model for key, _ in panels for model in quoted.get(key, {}) if model not in run)
+    family = pd.Series({model: families[model] for model in run} | dict.fromkeys(not_run, "published"))
+    height = pd.Series(np.arange(len(family)) + 0.5 * (family != family.shift()).cumsum(), family.index)
+    colours = dict(zip(family.unique(), FAMILIES, strict=False)) | {"published": PUBLISHED}
+    lines, columns = -(-len(panels) // 2), min(2, len(panels))
+    size = (3 + 5.5 * columns, lines * (1.5 + 0.27 * height.max()) + 0.8)
+    figure, axes = plt.subplots(lines, columns, figsize=size, sharey=True, squeeze=False)
+    for axis, (key, panel) in zip(axes.flat, panels, strict=False):
+        means = panel.groupby("model")["mean_m"].mean()
+        halves = panel.groupby("model")["mean_m"].agg(confidence_half_width)
+        edge = 1.1 * max(*means[means <= 2 * means.median()], *quoted.get(key, {}).values())
+        for model, mean in means.items():
+            style = {"color": colours[family[model]], "solid_capstyle": "butt"}
+            if mean > edge:
+                axis.plot(edge, height[model], ">", markersize=8, **style)
+            else:
+                if draws is not None:
+                    axis.plot(draws[key][model].quantile([0.025, 0.975]), [height[model]] * 2, linewidth=1.2, **style)
+                axis.plot(
+                    mean + halves[model] * np.array([-1, 1]), [height[model]] * 2, linewidth=5, alpha=0.4, **style
+                )
+                axis.plot(mean, height[model], "o", markersize=6, **style)
+            _beside(axis, 8, height[model], _measured(mean, halves[model]))
+        for model, value in quoted.get(key, {}).items():
+            axis.plot(value, height[model], "D", markersize=7, markerfacecolor="none", color=PUBLISHED)
+            _beside(axis, 95, height[model], f"{value:g}", PUBLISHED)
+        _beside(axis, 8, -0.4, "mean (m)")
+        _beside(axis, 95, -0.4, "published", PUBLISHED)
+        axis.axvline(means[reference], color="0.4", linewidth=1, linestyle="--", zorder=0)
+        axis.set(xlabel="mean distance error (m)", ylim=(height.max() + 0.7, -0.8))
+        axis.set_title(f"{ENVIRONMENTS[key[0]]}, {key[1]}\n{panel['release'].iloc[0]}", fontsize=12, loc="left")
+        axis.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(height, [names.get(model, f"{model}, not run") for model in height.index])
+    keys = [Line2D([], [], color=colours[name], marker="o", label=name) for name in family[run].unique()]
+    keys += [
+        Line2D(
+            [], [], color=PUBLISHED, marker="D", markerfacecolor="none", linestyle="", label="published, on other rows"
+        ),
+        Line2D([], [], color="0.4", linestyle="--", label=names[reference]),
+        Line2D([], [], color="0.4", linewidth=5, alpha=0.4, label="95 % interval over seeds"),
+    ]
+    if draws is not None:
+        keys.append(Line2D([], [], color="0.4", linewidth=1.2, label="… over test rows and seeds"))
+    figure.legend(handles=keys, loc="outside lower center", ncol=4, fontsize=10, frameon=False)
     return figure
 
 

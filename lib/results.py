@@ -1,8 +1,8 @@
-"""Tidy result tables and the claims ledger: make a row, write, read, summarise, render."""
+"""Tidy result tables, comparisons and the claims ledger: make a row, write, read, summarise, compare, render."""
 
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,12 @@ COLUMNS = (
 )
 CLOCK_COLUMNS = ("fit_seconds", "predict_us")  # the only ones that differ between two runs of the same code and data
 CLAIM_COLUMNS = ("claim", "paper", "ours", "ci95", "seeds", "unit", "release", "protocol", "verdict", "note")
+PANEL = ["environment", "protocol"]  # models are compared within one of each
+COMPARISON_COLUMNS = (
+    *("environment", "release", "protocol", "model", "reference", "difference_m", "low_m", "high_m"),
+    *("p_value", "p_holm", "comparisons", "verdict"),
+)
+BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
 HOLDS, FAILS, UNCHECKED = "holds", "does not hold", "cannot be checked on this release"
 
 
@@ -131,9 +137,9 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def with_interval(values: Sequence[float]) -> str:
-    """`mean ± half width of the 95 % t interval`, or the mean alone for a single value."""
+    """`mean ± half width of the 95 % t interval`, the mean alone for a single value, nothing where values are NaN."""
     mean, half = float(np.mean(values)), metrics.confidence_half_width(values)
-    return f"{mean:.2f}" if np.isnan(half) else f"{mean:.2f} ± {half:.2f}"
+    return "" if np.isnan(mean) else f"{mean:.2f}" if np.isnan(half) else f"{mean:.2f} ± {half:.2f}"
 
 
 def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m", "p95_m")) -> pd.DataFrame:
@@ -151,6 +157,46 @@ def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m",
         seeds=("seed", lambda seeds: max(1, seeds.nunique())), n_train=("n_train", "first"), n_test=("n_test", "first")
     )
     return table.assign(**{value: grouped[value].agg(with_interval) for value in values}).reset_index()
+
+
+def benchmark_tables(
+    rows: pd.DataFrame, names: Mapping[str, str], quoted: Mapping[tuple[str, str], Mapping[str, float]]
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """One table for each environment and protocol, one line a model: errors, hits, costs and published figures.
+
+    Args:
+        rows: tidy results. Beside the errors of `COLUMNS`, tables show `ground_m` and `right_place_m` where rows have
+            them: the mean error in ground metres, and of the test rows placed in the right building and floor.
+        names: model → its name in the table, in the order of the lines.
+        quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
+            was not run, and gets a line by the name it has here.
+
+    Returns:
+        (environment, protocol) → texts; errors are mean ± 95 % CI over seeds, the rest means over seeds. Columns that
+        the protocol has no value of are left out.
+
+    Raises:
+        KeyError: if a model has no name.
+    """
+    errors = ("mean_m", "ground_m", "median_m", "p75_m", "p95_m", "right_place_m")
+    others = {"building_hit": "{:.1%}", "floor_hit": "{:.1%}", "fit_seconds": "{:.3g}", "predict_us": "{:.3g}"}
+    unnamed = sorted(set(rows["model"]) - set(names))
+    if unnamed:
+        raise KeyError(f"`names` must have every model. Received: none for {', '.join(unnamed)}")
+    tables = {}
+    for key, panel in rows.groupby(PANEL, sort=False):
+        values = [name for name in errors if name in panel and panel[name].notna().any()]
+        table = summarise(panel, values).set_index("model").drop(columns=["release", "protocol", "n_test"])
+        means = panel.groupby("model")[list(others)].mean()
+        table = table.assign(
+            **{name: means[name].map(form.format, na_action="ignore") for name, form in others.items()}
+        )
+        published = pd.Series(quoted.get(key, {}), dtype=float).map("{:g}".format)
+        table = table.astype(object).join(published.rename("quoted_m"), how="outer")
+        ordered = table.reindex([*names, *published.index.difference(list(names), sort=False)]).dropna(how="all")
+        shown = ordered.rename(index=names).rename_axis("model").dropna(axis="columns", how="all")
+        tables[key] = shown.fillna("").reset_index()
+    return tables
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulated: bool) -> None:
@@ -171,6 +217,69 @@ def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulat
     for suffix, text in texts.items():
         with replacing(folder / f"{name}.{suffix}") as temporary:
             temporary.write_text(text)
+
+
+# === Comparisons ===
+
+
+def resampled_means(
+    rows: pd.DataFrame, workspace: Workspace, groups: Mapping[tuple[str, str], np.ndarray] | None = None, **sampling
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """Draws of every model's mean error, for intervals and comparisons, from the errors of every row and seed.
+
+    Args:
+        rows: tidy results.
+        workspace: where their errors are.
+        groups: (environment, protocol) → (n_test,) group of each test row; without, its rows are independent.
+        sampling: `resamples` and `seed` of `metrics.bootstrap_means`, which says what the draws cover.
+
+    Returns:
+        (environment, protocol) → (resamples, models) metres, models as columns.
+    """
+    draws = {}
+    for key, panel in rows.groupby(PANEL, sort=False):
+        errors = {
+            model: np.stack([read_errors(workspace, row) for _, row in runs.iterrows()])
+            for model, runs in panel.groupby("model", sort=False)
+        }
+        means = metrics.bootstrap_means(list(errors.values()), (groups or {}).get(key), **sampling)
+        draws[key] = pd.DataFrame(means, columns=list(errors))
+    return draws
+
+
+def comparisons(
+    rows: pd.DataFrame, draws: Mapping[tuple[str, str], pd.DataFrame], references: Sequence[str]
+) -> pd.DataFrame:
+    """Is a model better than a reference? Every model against each of some, in every environment and protocol.
+
+    Args:
+        rows: tidy results.
+        draws: of these rows, as `resampled_means` gives them.
+        references: models; two of them are compared once.
+
+    Returns:
+        `COMPARISON_COLUMNS`: the difference in mean error (negative where the model is better) with its own 95 %
+        interval; the verdict goes by `p_holm` at 0.05, corrected for all comparisons of the table.
+
+    Raises:
+        ValueError: if a reference was not run under a protocol.
+    """
+    lines = []
+    for (environment, protocol), panel in rows.groupby(PANEL, sort=False):
+        means, sampled = panel.groupby("model", sort=False)["mean_m"].mean(), draws[environment, protocol]
+        about = {"environment": environment, "release": panel["release"].iloc[0], "protocol": protocol}
+        for position, reference in enumerate(references):
+            if reference not in means:
+                known = ", ".join(means.index)
+                raise ValueError(f"{protocol}: `references` must be among {known}. Received: {reference}")
+            for model in means.index[~means.index.isin(references[: position + 1])]:
+                found = metrics.difference(means[model] - means[reference], sampled[model] - sampled[reference])
+                lines.append({**about, "model": model, "reference": reference, **found})
+    table = pd.DataFrame(lines)
+    table["p_holm"], table["comparisons"] = metrics.holm(table["p_value"]), len(table)
+    verdict = np.where(table["difference_m"] < 0, BETTER, WORSE)
+    table["verdict"] = np.where(table["p_holm"] < 0.05, verdict, ALIKE)
+    return table[list(COMPARISON_COLUMNS)]
 
 
 # === Claims ledger ===

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import metrics, paths, preprocess, results
+from lib import metrics, paths, plots, preprocess, results
 
 MADE = {"n_train": 1234, "fit_seconds": 12.5, "predict_us": 3.25}
 
@@ -218,6 +218,163 @@ def test_table_of_simulated_data_says_so_in_every_form(tmp_path):
     assert (tmp_path / "benchmark.md").read_text().startswith("**SIMULATED DATA")
     assert (tmp_path / "benchmark.tex").read_text().startswith("% SIMULATED DATA")
     assert set(pd.read_csv(tmp_path / "benchmark.csv")["data"]) == {"simulated"}
+
+
+def benchmark_rows():
+    """Two protocols; of the first, a building and floor for kNN alone and times."""
+    hits = {"building_hit": [None] * 3 + [0.996], "floor_hit": [None] * 3 + [0.9], "right_place_m": [None] * 3 + [7.92]}
+    times = {"fit_seconds": [60.0, 62.0, 64.0, 0.1], "predict_us": [12.0, 13.0, 14.0, 381.25]}
+    times |= {"p75_m": 12.0, "p95_m": 30.0, "n_train": 1234}
+    outdoor = result_rows(environment="lorawan_antwerp", protocol="random", release="city (7 rows)").assign(**times)
+    return pd.concat([result_rows().assign(**times, **hits), outdoor], ignore_index=True)
+
+
+NAMES = {"knn_euclidean": "kNN", "unused": "not run", "encoder_tl": "encoder-TL"}
+QUOTED = {("ujiindoorloc", "official"): {"encoder_tl": 6.65, "CNN [9]": 8.0}}
+
+
+def test_benchmark_has_a_table_for_every_protocol_in_the_order_of_the_names():
+    rows = benchmark_rows()
+    tables = results.benchmark_tables(rows.assign(ground_m=rows["mean_m"] / 2), NAMES, QUOTED)
+    assert list(tables) == [("ujiindoorloc", "official"), ("lorawan_antwerp", "random")]
+    indoor = tables["ujiindoorloc", "official"].set_index("model")
+    assert list(indoor.index) == ["kNN", "encoder-TL", "CNN [9]"]
+    assert dict(indoor.loc["encoder-TL"]) == {
+        "seeds": 3,
+        "n_train": 1234,
+        "mean_m": "11.00 ± 2.48",
+        "ground_m": "5.50 ± 1.24",
+        "median_m": "8.00 ± 0.00",
+        "p75_m": "12.00 ± 0.00",
+        "p95_m": "30.00 ± 0.00",
+        "right_place_m": "",
+        "building_hit": "",
+        "floor_hit": "",
+        "fit_seconds": "62",
+        "predict_us": "13",
+        "quoted_m": "6.65",
+    }
+    columns = ["mean_m", "right_place_m", "building_hit", "floor_hit", "predict_us", "quoted_m"]
+    assert list(indoor.loc["kNN", columns]) == ["9.61", "7.92", "99.6%", "90.0%", "381", ""]
+    assert list(indoor.loc["CNN [9]", ["seeds", "mean_m", "quoted_m"]]) == ["", "", "8"]
+
+
+def test_benchmark_leaves_out_what_a_protocol_has_no_value_of():
+    outdoor = results.benchmark_tables(benchmark_rows(), NAMES, QUOTED)["lorawan_antwerp", "random"]
+    errors = ["mean_m", "median_m", "p75_m", "p95_m"]
+    assert list(outdoor.columns) == ["model", "seeds", "n_train", *errors, "fit_seconds", "predict_us"]
+    assert list(outdoor["model"]) == ["kNN", "encoder-TL"]
+
+
+def test_benchmark_refuses_a_model_without_a_name():
+    with pytest.raises(KeyError, match=r"must have every model\. Received: none for encoder_tl"):
+        results.benchmark_tables(benchmark_rows(), {"knn_euclidean": "kNN"}, {})
+
+
+# === Comparisons ===
+
+
+@pytest.fixture(scope="module")
+def compared(indoor, tmp_path_factory):
+    """Rows and workspace of four models: `far` is worse than `near`, `as_near` is as good, `knn` has no seeds."""
+    folder = tmp_path_factory.mktemp("compared")
+    workspace = paths.Workspace(folder, folder / "processed")
+    rng = np.random.default_rng(0)
+    test = indoor.position[indoor.split.test]
+    rows = [
+        results.evaluated(indoor, model, seed, test + rng.normal(0, spread, test.shape), workspace, **MADE)
+        for model, spread, seeds in [("near", 3, 5), ("as_near", 3, 5), ("far", 4, 5), ("knn", 3.0, 1)]
+        for seed in (range(seeds) if seeds > 1 else [None])
+    ]
+    return results.write(rows, folder / "benchmark.csv", results.COLUMNS), workspace
+
+
+def test_resampled_means_are_about_the_measured_ones(compared):
+    rows, workspace = compared
+    (draws,) = results.resampled_means(rows, workspace, resamples=2000).values()
+    means = rows.groupby("model", sort=False)["mean_m"].mean()
+    assert list(draws.columns) == list(means.index) and len(draws) == 2000
+    np.testing.assert_allclose(draws.mean(), means, atol=0.05)
+
+
+def test_comparisons_tell_better_worse_and_alike(compared):
+    rows, workspace = compared
+    draws = results.resampled_means(rows, workspace)
+    table = results.comparisons(rows, draws, ["near", "far"])
+    assert tuple(table.columns) == results.COMPARISON_COLUMNS
+    verdicts = {(line.model, line.reference): line.verdict for line in table.itertuples()}
+    assert verdicts == {
+        ("as_near", "near"): results.ALIKE,
+        ("far", "near"): results.WORSE,
+        ("knn", "near"): results.ALIKE,
+        ("as_near", "far"): results.BETTER,
+        ("knn", "far"): results.BETTER,
+    }
+    assert (table["comparisons"] == 5).all()
+    np.testing.assert_allclose(table["p_holm"], metrics.holm(table["p_value"]))
+    means = rows.groupby("model")["mean_m"].mean()
+    np.testing.assert_allclose(table["difference_m"], [means[m] - means[r] for m, r in verdicts])
+    assert ((table["low_m"] < table["difference_m"]) & (table["difference_m"] < table["high_m"])).all()
+
+
+def test_comparisons_are_corrected_over_all_protocols(compared):
+    rows, workspace = compared
+    both = pd.concat([rows, rows.assign(protocol="pooled")])
+    (draws,) = results.resampled_means(rows, workspace).values()
+    table = results.comparisons(both, {("ujiindoorloc", name): draws for name in ("official", "pooled")}, ["far"])
+    assert (table["comparisons"] == 6).all() and list(table["protocol"].unique()) == ["official", "pooled"]
+
+
+def test_groups_of_test_rows_widen_what_they_share(compared):
+    rows, workspace = compared
+    errors = results.read_errors(workspace, rows.iloc[0])
+    groups = {("ujiindoorloc", "official"): np.argsort(np.argsort(errors)) // 10}  # alike within a group
+    (single,), (grouped,) = (results.resampled_means(rows[:1], workspace, which).values() for which in (None, groups))
+    assert grouped["near"].std() > 2 * single["near"].std()
+
+
+def test_a_reference_that_was_not_run_is_named(compared):
+    rows, workspace = compared
+    draws = results.resampled_means(rows, workspace, resamples=10)
+    with pytest.raises(ValueError, match=r"official: `references` must be among near, .*Received: umlp"):
+        results.comparisons(rows, draws, ["umlp"])
+
+
+# === Figures ===
+
+
+def test_forest_has_a_line_for_every_model_run_or_quoted(compared):
+    rows, workspace = compared
+    names = {"knn": "kNN", "near": "near", "as_near": "as near", "far": "far away", "unused": "unused"}
+    families = dict.fromkeys(names, "networks") | {"knn": "nearest fingerprints"}
+    draws = results.resampled_means(rows, workspace, resamples=100)
+    rows = rows.assign(mean_m=rows["mean_m"].where(rows["model"] != "far", 100.0))
+    quoted = {("ujiindoorloc", "official"): {"near": 6.65, "CNN [9]": 8.0}}
+    figure = plots.forest(rows, names, families, quoted, "knn", draws)
+    (axis,) = figure.axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == [
+        "kNN",
+        "near",
+        "as near",
+        "far away",
+        "CNN [9], not run",
+    ]
+    beside = [text.get_text() for text in axis.texts]
+    assert {"6.65", "8"} < set(beside) and "100 ± 0" in beside
+    assert axis.get_xlim()[1] < 15, "a model that is far off does not press the others together"
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[:3] == ["nearest fingerprints", "networks", "published, on other rows"]
+
+
+def test_many_distributions_are_grey_but_for_the_chosen():
+    errors = {name: np.arange(5.0) for name in "abcd"}
+    legend = plots.error_cdf(errors, "m", "four", highlighted=["b", "a"]).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [
+        "b (mean 2, median 2)",
+        "a (mean 2, median 2)",
+        "2 others",
+    ]
+    assert len(plots.error_cdf(errors, "m", "four").axes[0].get_legend().get_texts()) == 4
 
 
 # === Claims ===
