@@ -53,9 +53,10 @@ def _pair(height: float = 4.2) -> tuple[Figure, np.ndarray]:
 
 
 def _panels(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    """Rows by (environment, protocol), in the order in which the protocols are defined."""
+    """Rows by (environment, protocol), in the order in which the protocols are defined; those that have any."""
+    found = dict(list(rows.groupby(["environment", "protocol"], sort=False)))
     keys = [(environment, protocol) for environment in PROTOCOLS for protocol in PROTOCOLS[environment]]
-    return [(key, rows[(rows[["environment", "protocol"]] == key).all(axis=1)]) for key in keys]
+    return [(key, found[key]) for key in keys if key in found]
 
 
 # === Explore ===
@@ -247,7 +248,7 @@ def gains(rows: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
         rows: columns `environment, protocol, model, seed, gain_percent`.
         labels: model → what its base model starts from, in the order to draw.
     """
-    panels = [(key, panel) for key, panel in _panels(rows) if len(panel)]
+    panels = _panels(rows)
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 + 3 * len(panels), 4), sharey=True, squeeze=False)
     for axis, ((environment, protocol), panel) in zip(axes[0], panels, strict=True):
         for place, model in enumerate(labels):
@@ -262,10 +263,6 @@ def gains(rows: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     axes[0, 0].invert_yaxis()
     figure.suptitle(f"grey: {rows['seed'].nunique()} seeds; colour: their mean and its 95 % interval", fontsize=11)
     return figure
-
-
-def error_cdf(errors: Mapping[str, np.ndarray], xlabel: str, title: str, xlimit: float | None = None) -> Figure:
-    """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model."""
 
 
 def error_cdf(
@@ -332,7 +329,7 @@ def forest(
         reference: the model at whose mean a vertical line is drawn.
         draws: of `results.resampled_means`; with them a thin line is the interval over test rows and seeds.
     """
-    panels = [(key, panel) for key, panel in _panels(rows) if len(panel)]
+    panels = _panels(rows)
     run = [model for model in names if model in set(rows["model"])]
     not_run = dict.fromkeys(model for key, _ in panels for model in quoted.get(key, {}) if model not in run)
     family = pd.Series({model: families[model] for model in run} | dict.fromkeys(not_run, "published"))
@@ -388,7 +385,7 @@ def error_by_share(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         rows: tidy results with a column `share`.
         names: model → its name in the legend.
     """
-    panels = [(key, panel) for key, panel in _panels(rows) if len(panel)]
+    panels = _panels(rows)
     figure, axes = plt.subplots(-(-len(panels) // 2), min(2, len(panels)), figsize=(13, 8.5), squeeze=False)
     for axis, ((environment, protocol), panel) in zip(axes.flat, panels, strict=False):
         for colour, (model, name) in zip(sns.color_palette("colorblind"), names.items(), strict=False):

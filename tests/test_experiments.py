@@ -9,7 +9,6 @@ import pytest
 
 from lib import experiments, models, preprocess, results, splits, sweep, training
 
-
 # === Cells ===
 
 
