@@ -158,7 +158,7 @@ def nearest(metric: str, folder: Path) -> tuple[float, float]:
     queries = fingerprints.rssi[:: -(-len(fingerprints) // QUERIES)]
 
     def answer() -> dict:
-        return baselines.NearestFingerprints(metric, NEIGHBOURS).fit(fingerprints).predict(queries)
+        return baselines.NearestFingerprints(metric, NEIGHBOURS).store(fingerprints).predict(queries)
 
     return measured(answer, held)[:2]
 

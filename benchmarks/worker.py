@@ -292,7 +292,7 @@ def our_neighbours(radio_map, metric: str) -> Callable[[np.ndarray], np.ndarray]
     """kNN of `lib.baselines`."""
     from lib import baselines
 
-    model = baselines.NearestFingerprints(metric, NEIGHBOURS).fit(radio_map)
+    model = baselines.NearestFingerprints(metric, NEIGHBOURS).store(radio_map)
     return lambda rssi: model.predict(rssi)["position"]
 
 

@@ -199,3 +199,10 @@ class FingerprintSet:
 
 
 _PER_ROW_OPTIONAL = ("floor", "building", "group", "part", "time")
+
+
+def joined(one: FingerprintSet, other: FingerprintSet) -> FingerprintSet:
+    """The rows of one set and then those of another of the same release."""
+    fields = [field for field in ("rssi", "position", *_PER_ROW_OPTIONAL) if getattr(one, field) is not None]
+    rows = {field: np.concatenate([getattr(one, field), getattr(other, field)]) for field in fields}
+    return dataclasses.replace(one, **rows)

@@ -12,8 +12,9 @@ PARTS = ("train", "validation", "test")
 
 
 def all_splits(fingerprints):
-    """Every protocol's split, `search` included."""
-    return [splits.split(fingerprints, name) for name in (*splits.PROTOCOLS[fingerprints.name], "search")]
+    """Every protocol's split, those for choosing at the end."""
+    names = (*splits.PROTOCOLS[fingerprints.name], *splits.CHOOSING[fingerprints.name])
+    return [splits.split(fingerprints, name) for name in names]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_parts_share_no_row_and_no_copy_of_one(fingerprints, found_splits):
     for found in found_splits:
         assert_fair(fingerprints, found)
         assert len(found.train) > len(found.validation) > 0
-        assert (len(found.test) == 0) == (found.protocol == "search")
+        assert (len(found.test) == 0) == (found.protocol in splits.CHOOSING[fingerprints.name])
 
 
 def test_copies_of_test_rows_do_not_train_even_when_half_the_rows_are_copies(fingerprints):
@@ -69,13 +70,13 @@ def test_any_random_subset_of_rows_can_be_split(fingerprints):
         assert_fair(fingerprints[rows], found)
 
 
-def test_search_sees_no_test_row_of_any_protocol_and_no_copy_of_one(fingerprints, found_splits):
-    *protocols, search = found_splits
-    tested = np.concatenate([found.test for found in protocols])
-    chosen = np.concatenate([search.train, search.validation])
-    assert not np.intersect1d(chosen, tested).size
-    assert not contents(fingerprints, chosen) & contents(fingerprints, tested)
-    assert len(chosen) > 0.3 * (len(fingerprints) - len(np.unique(tested)))
+def test_choosing_sees_no_test_row_of_any_protocol_and_no_copy_of_one(fingerprints, found_splits):
+    tested = np.concatenate([found.test for found in found_splits])
+    for found in found_splits[len(splits.PROTOCOLS[fingerprints.name]) :]:
+        chosen = np.concatenate([found.train, found.validation])
+        assert not np.intersect1d(chosen, tested).size
+        assert not contents(fingerprints, chosen) & contents(fingerprints, tested)
+        assert len(chosen) > 0.3 * (len(fingerprints) - len(np.unique(tested)))
 
 
 @pytest.mark.parametrize("protocol", ["spatial", "random", "POOLED", "", "train"])
@@ -139,6 +140,26 @@ def test_measured_official_split_has_all_rows_of_the_validation_file(measured_ca
     found = splits.split(measured_campus, "official")
     assert len(found.test) == 1111
     assert len(found.train) + len(found.validation) <= 19_937
+
+
+# === phones ===
+
+
+def test_phones_are_on_one_side_and_of_the_training_file(indoors):
+    found = splits.split(indoors, "phones")
+    assert set(indoors.part[found.train]) == set(indoors.part[found.validation]) == {"train"}
+    assert not set(indoors.group[found.validation]) & set(indoors.group[found.train])
+
+
+@pytest.mark.parametrize("field", ["part", "group"])
+def test_phones_needs_parts_and_phones(campus, field):
+    with pytest.raises(ValueError):
+        splits.split(dataclasses.replace(campus, **{field: None}), "phones")
+
+
+def test_phones_are_of_the_campus_only(city):
+    with pytest.raises(ValueError, match=r"lorawan_antwerp\. Received: phones"):
+        splits.split(city, "phones")
 
 
 # === random ===
