@@ -45,24 +45,25 @@ def _config(name: str) -> dict:
     return CONFIGS[name]
 
 
-def _seed() -> int:
+def layer_seed() -> int:
     """A seed for one layer, from NumPy's generator: from Python's, the layers' default, Dask's threads draw as well."""
     return int(np.random.randint(2**31))  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
 
 
-def _dense(units: int, **settings) -> layers.Dense:
-    return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(_seed()), **settings)
+def dense(units: int, **settings) -> layers.Dense:
+    """A dense layer whose first weights come from such a seed."""
+    return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(layer_seed()), **settings)
 
 
-def _dense_blocks(x, units: Sequence[int], dropout: float, name: str):
+def dense_blocks(x, units: Sequence[int], dropout: float, name: str):
     """Dense → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2)."""
     for number, width in enumerate(units, start=1):
         _check_positive(**{f"{name}_units": width})
-        x = _dense(width, use_bias=False, name=f"{name}_dense_{number}")(x)
+        x = dense(width, use_bias=False, name=f"{name}_dense_{number}")(x)
         # With Keras' momentum of 0.99, the running statistics lag by whole epochs of so few steps.
         x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{number}")(x)
         x = layers.ReLU(name=f"{name}_relu_{number}")(x)
-        x = layers.Dropout(dropout, seed=_seed(), name=f"{name}_dropout_{number}")(x)
+        x = layers.Dropout(dropout, seed=layer_seed(), name=f"{name}_dropout_{number}")(x)
     return x
 
 
@@ -87,7 +88,7 @@ def encoder(n_transmitters: int, hidden: Sequence[int], latent: int, dropout: fl
     """
     _check_positive(n_transmitters=n_transmitters, latent=latent)
     inputs = keras.Input((n_transmitters,), name="rssi")
-    outputs = _dense_blocks(inputs, (*hidden, latent), dropout, "encoder")
+    outputs = dense_blocks(inputs, (*hidden, latent), dropout, "encoder")
     return keras.Model(inputs, outputs, name="encoder")
 
 
@@ -108,7 +109,7 @@ def base_model(latent: int, hidden: Sequence[int], intermediate: int, dropout: f
     """
     _check_positive(latent=latent, intermediate=intermediate)
     inputs = keras.Input((latent,), name="latent")
-    outputs = _dense_blocks(inputs, (*hidden, intermediate), dropout, "base")
+    outputs = dense_blocks(inputs, (*hidden, intermediate), dropout, "base")
     return keras.Model(inputs, outputs, name="base_model")
 
 
@@ -128,8 +129,8 @@ def predictive_head(intermediate: int, hidden: Sequence[int], dropout: float = 0
     """
     _check_positive(intermediate=intermediate)
     inputs = keras.Input((intermediate,), name="intermediate")
-    x = _dense_blocks(inputs, hidden, dropout, "head")
-    return keras.Model(inputs, _dense(2, name="position")(x), name="predictive_head")
+    x = dense_blocks(inputs, hidden, dropout, "head")
+    return keras.Model(inputs, dense(2, name="position")(x), name="predictive_head")
 
 
 def localizer(n_transmitters: int, config: str = DEFAULT, dropout: float = 0.02) -> keras.Model:
@@ -172,9 +173,9 @@ def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.0) -> keras.Mo
     """
     _check_positive(n_inputs=n_inputs)
     inputs = keras.Input((n_inputs,), name="rssi")
-    x = _dense_blocks(inputs, _config(config)["umlp"]["hidden"], dropout, "trunk")
+    x = dense_blocks(inputs, _config(config)["umlp"]["hidden"], dropout, "trunk")
     outputs = {
-        "environment": _dense(1, activation="sigmoid", name="environment")(x),
-        "position": _dense(2, name="position")(x),
+        "environment": dense(1, activation="sigmoid", name="environment")(x),
+        "position": dense(2, name="position")(x),
     }
     return keras.Model(inputs, outputs, name="umlp")

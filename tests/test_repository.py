@@ -134,7 +134,7 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 
 def test_library_imports_go_one_way():
     order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "training", "metrics"]
-    order += ["results", "plots", "baselines", "sweep"]
+    order += ["results", "plots", "baselines", "baseline_networks", "sweep"]
     assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
     for position, module in enumerate(order):
         assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module
