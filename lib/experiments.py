@@ -148,13 +148,12 @@ def settings() -> dict[str, dict]:
     transfer, unified = parameters("03_transfer_learning"), parameters("04_umlp")
     common = {"config": "CONFIG", "dropout": "DROPOUT", "learning_rate": "LEARNING_RATE"}
     localizer, umlp = ({name: known[key] for name, key in common.items()} for known in (transfer, unified))
-    limit = parameters("05_benchmark")["EPOCHS_AT_MOST"]
     return {
         name: localizer | {"epochs": transfer["EPOCHS"][name], "batch_size": transfer["BATCH_SIZES"][name]}
         for name in splits.PROTOCOLS
     } | {
         "umlp": umlp | {"epochs": unified["EPOCHS"], "batch_size": unified["BATCH_SIZE"]},
-        "comparators": {} if limit is None else {"epochs": limit},
+        "comparators": parameters("05_benchmark")["SETTINGS"],
     }
 
 
@@ -228,7 +227,7 @@ def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.
     train, validation, test = (rows[getattr(data.split, part)] for part in PARTS)
     if cell.share < 1:
         train = train[subset(np.zeros(len(train)), cell.share, cell.seed or 0)]
-    how = settings["comparators"] if cell.model in baseline_networks.NETWORKS else {}
+    how = settings["comparators"].get(cell.model, {})
     fields = [
         part.__dict__[field] for part in (train, validation) for field in ("rssi", "position", "building", "floor")
     ]

@@ -386,7 +386,8 @@ def error_by_share(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         names: model → its name in the legend.
     """
     panels = _panels(rows)
-    figure, axes = plt.subplots(-(-len(panels) // 2), min(2, len(panels)), figsize=(13, 8.5), squeeze=False)
+    lines, columns = -(-len(panels) // 2), min(2, len(panels))
+    figure, axes = plt.subplots(lines, columns, figsize=(13, 4.4 * lines), squeeze=False)
     for axis, ((environment, protocol), panel) in zip(axes.flat, panels, strict=False):
         for colour, (model, name) in zip(sns.color_palette("colorblind"), names.items(), strict=False):
             errors = panel[panel["model"] == model].groupby("share")["mean_m"]
