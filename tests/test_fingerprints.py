@@ -61,6 +61,14 @@ def test_indexing_takes_the_same_rows_of_every_field(rows):
         assert getattr(chosen, field) == getattr(whole, field)
 
 
+@pytest.mark.parametrize("absent", [{}, {"floor": None, "building": None}])
+def test_parts_of_a_set_join_to_the_whole(absent):
+    whole = fingerprint_set(**absent)
+    together = fingerprints.joined(whole[:4], whole[4:])
+    for field in PER_ROW:
+        np.testing.assert_array_equal(getattr(together, field), getattr(whole, field), err_msg=field)
+
+
 def test_indexing_leaves_absent_fields_absent():
     chosen = fingerprint_set(floor=None, building=None, group=None, part=None, time=None)[:2]
     assert [getattr(chosen, field) for field in PER_ROW[2:]] == [None] * 5
