@@ -135,6 +135,7 @@ def test_controls_start_from_what_they_say(prepared, how, monkeypatch):
 
     def fit(model, train, validation, **settings):
         name = settings["label"].split("-")[2]
+        name += "-own" * settings["label"].endswith(f"s{experiments.ANOTHER_SEED}")
         started[name] = [weight.copy() for weight in model.get_layer("base_model").get_weights()]
         epochs[name] = settings["epochs"]
         model.set_weights([weight + 0.25 for weight in model.get_weights()])
