@@ -13,6 +13,7 @@ import papermill
 import pytest
 import yaml
 
+from lib import experiments
 from lib.paths import ROOT
 from lib.results import CLOCK_COLUMNS
 
@@ -49,7 +50,7 @@ def notebook(request):
 
 
 def test_there_is_a_notebook_for_every_step():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05"]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "01", "02", "03", "04", "05", "06"]
 
 
 def test_one_parameters_cell_of_literals(notebook):
@@ -98,7 +99,7 @@ def test_an_unknown_parameter_is_an_error(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "notebooks")
     import run
 
-    with pytest.raises(ValueError, match="PROFILE must be one of full, smoke"):
+    with pytest.raises(ValueError, match="PROFILE must be one of full, benchmark, smoke"):
         run.parameters(NOTEBOOKS[0], "huge")
     monkeypatch.setattr(run.yaml, "safe_load", lambda text: {"full": {NOTEBOOKS[0].stem: {"SEEDZ": 1}}})
     with pytest.raises(ValueError, match=r"00_search_configuration.ipynb has no parameter SEEDZ"):
@@ -128,7 +129,7 @@ def test_nbval_runs_every_notebook_on_the_simulator(nbval_outputs):
     assert (nbval_outputs / "tables" / "claims.md").read_text().startswith("**SIMULATED DATA")
     benchmark = pd.read_csv(nbval_outputs / "results" / "benchmark.csv")
     assert benchmark["release"].str.contains("simulated").all()
-    assert set(benchmark["model"]) == {"knn_euclidean", "knn_sorensen", "encoder_scratch", "encoder_tl", "umlp"}
+    assert set(benchmark["model"]) == {*experiments.COMPARATORS, "encoder_scratch", "encoder_tl", "umlp"}
 
 
 def test_nothing_is_claimed_from_simulated_data(nbval_outputs):

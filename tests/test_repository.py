@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from benchmarks import speed
-from lib import models, results
+from lib import experiments, models, results
 from lib.paths import ROOT
 
 BUILT = "notebooks/smoke-simulated"
@@ -33,13 +33,27 @@ def notebooks_in(output: str) -> list[str]:
 
 def test_help_is_the_default_and_names_every_target(make, tmp_path):
     printed = make(outputs=tmp_path).stdout
-    targets = ("help", "setup", "data", "all", "smoke", "search", "sweep", "bench", "test", "lab", "lock", "clean")
+    targets = (
+        "help",
+        "setup",
+        "data",
+        "all",
+        "benchmark",
+        "smoke",
+        "search",
+        "sweep",
+        "bench",
+        "test",
+        "lab",
+        "lock",
+        "clean",
+    )
     for target in targets:
         assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
 
 
 def test_make_all_runs_every_notebook_once(make, made):
-    assert sorted(path.stem[:2] for path in (made / BUILT).glob("*.ipynb")) == ["01", "02", "03", "04", "05"]
+    assert sorted(path.stem[:2] for path in (made / BUILT).glob("*.ipynb")) == ["01", "02", "03", "04", "05", "06"]
     again = make("all", outputs=made)
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout
@@ -60,11 +74,11 @@ def test_make_sweep_takes_the_runs_with_all_rows_from_the_notebooks(make, made, 
 @pytest.mark.parametrize(
     ("touched", "rerun"),
     [
-        ("lib/baselines.py", ["05"]),
-        ("lib/models.py", ["02", "03", "04", "05"]),
-        ("lib/plots.py", ["01", "02", "03", "04", "05"]),
+        ("lib/baselines.py", ["05", "06"]),
+        ("lib/models.py", ["02", "03", "04", "05", "06"]),
+        ("lib/plots.py", ["01", "02", "03", "04", "05", "06"]),
         ("notebooks/01_explore_rssi.ipynb", ["01", "05"]),
-        ("notebooks/04_umlp.ipynb", ["04", "05"]),
+        ("notebooks/04_umlp.ipynb", ["04", "05", "06"]),
     ],
 )
 def test_a_touched_file_reruns_what_depends_on_it(make, made, touched, rerun):
@@ -134,7 +148,7 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 
 def test_library_imports_go_one_way():
     order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "training", "metrics"]
-    order += ["results", "plots", "baselines", "baseline_networks", "sweep"]
+    order += ["results", "plots", "baselines", "baseline_networks", "experiments", "sweep"]
     assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
     for position, module in enumerate(order):
         assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module
@@ -203,12 +217,13 @@ def test_committed_results_are_of_measured_data_and_of_the_promised_columns():
     benchmark = results.read(ROOT / "outputs" / "results" / "benchmark.csv")
     assert tuple(benchmark.columns) == results.COLUMNS
     seeds = benchmark.dropna(subset="seed").groupby(["environment", "protocol", "model"])["seed"].nunique()
-    assert (seeds >= 3).all()
+    assert (seeds >= 5).all()
+    assert set(experiments.COMPARATORS) | {"encoder_scratch", "encoder_tl", "umlp"} == set(benchmark["model"])
 
 
 def test_tables_are_rendered_from_the_result_files():
     tables, measured = ROOT / "outputs" / "tables", ROOT / "outputs" / "results"
-    shown = pd.read_csv(tables / "table2_benchmark.csv", dtype=str)
+    shown = pd.concat([pd.read_csv(path, dtype=str) for path in sorted(tables.glob("table2_*.csv"))])
     summary = results.summarise(results.read(measured / "benchmark.csv"))
     assert sorted(shown["mean_m"].dropna()) == sorted(summary["mean_m"])
     ledger = results.read(measured / "claims.csv")
