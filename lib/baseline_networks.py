@@ -155,7 +155,7 @@ class AnagnostopoulosMLP(Comparator):
         ValueError: if the representation is none of the two.
     """
 
-    epochs: int = 12
+    epochs: int = 11
     patience: int | None = 8
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -190,7 +190,7 @@ class HADNN(Comparator):
     tell the position. Ours: widths, dropout, the weight of the position's loss, and all of the training.
     """
 
-    epochs: int = 40
+    epochs: int = 30
     patience: int | None = 8
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -264,8 +264,8 @@ class EACNN(Comparator):
     learning_rate: float = 1e-3
     decay: bool = True
     span: float = 50.0
-    side: int = 16
-    filters: tuple[int, ...] = (8, 16)
+    side: int = 12
+    filters: tuple[int, ...] = (16, 32)
     hidden: int = 128
     dropout: float = 0.1
     noise: float = 0.1
