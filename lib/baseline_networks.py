@@ -155,7 +155,7 @@ class AnagnostopoulosMLP(Comparator):
         ValueError: if the representation is none of the two.
     """
 
-    epochs: int = 11
+    epochs: int = 12
     patience: int | None = 8
     batch_size: int = 128
     learning_rate: float = 2e-3
