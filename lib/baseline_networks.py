@@ -155,7 +155,7 @@ class AnagnostopoulosMLP(Comparator):
         ValueError: if the representation is none of the two.
     """
 
-    epochs: int = 11
+    epochs: int = 12
     patience: int | None = 8
     batch_size: int = 128
     learning_rate: float = 2e-3
@@ -190,7 +190,7 @@ class HADNN(Comparator):
     tell the position. Ours: widths, dropout, the weight of the position's loss, and all of the training.
     """
 
-    epochs: int = 30
+    epochs: int = 40
     patience: int | None = 8
     batch_size: int = 256
     learning_rate: float = 1e-3
@@ -274,7 +274,7 @@ class EACNN(Comparator):
 
     def _build(self, x: np.ndarray, held_out: np.ndarray) -> keras.Model:
         inputs = keras.Input(x.shape[1:], name="rssi")
-        deviation = np.nanstd(np.where(x > 0, x, np.nan), axis=0)
+        deviation = np.ma.masked_equal(x, 0).std(axis=0).filled(0)
         encode = layers.Dense(self.side**2, use_bias=False, trainable=False, name="elm_encoder")
         features = encode(RssiNoise(self.noise * deviation, name="noise")(inputs))
         encode.set_weights([elm_encoder(x, self.side**2, self.ridge)])
