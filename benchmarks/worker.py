@@ -11,6 +11,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,20 +38,12 @@ def seconds_of(function: Callable[[], object], at_least: float = 0.3) -> float:
 
 def keras_network(network: str, n_inputs: int, layers: list):
     """A network in Keras: one of the paper's, or the wide one of `layers`, (width, dropout) each."""
-    import keras
-
     from lib import models
 
-    if network != "wide":
-        return {"localizer": models.localizer, "umlp": models.umlp}[network](n_inputs)
-    wide = keras.Sequential([keras.Input((n_inputs,))])
-    for width, dropout in layers:
-        wide.add(keras.layers.Dense(width, use_bias=False))
-        wide.add(keras.layers.BatchNormalization(momentum=0.9))
-        wide.add(keras.layers.ReLU())
-        wide.add(keras.layers.Dropout(dropout))
-    wide.add(keras.layers.Dense(2, name="position"))
-    return wide
+    if network == "wide":
+        widths, (rate, *_) = zip(*layers, strict=True)
+        return models.predictive_head(n_inputs, widths, rate)
+    return {"localizer": models.localizer, "umlp": models.umlp}[network](n_inputs)
 
 
 def torch_network(n_inputs: int, layers: list, outputs: dict[str, int]):
@@ -89,8 +82,15 @@ def count(weights) -> int:
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
-def ours(network: str, n_inputs: int, layers: list, outputs: dict, file: str) -> Callable[[int], tuple[list, int]]:
+def ours(
+    network: str, n_inputs: int, layers: list, outputs: dict, file: str, keras_adam: bool = False, xla: bool = False
+) -> Callable[[int], tuple[list, int]]:
     """Training with `lib.training.fit`, a new network each time: a second call on the same one would restart Adam.
+
+    Args:
+        network, n_inputs, layers, outputs, file: the task, see `speed.training_tasks`.
+        keras_adam: update the weights as Keras does, and not by one kernel.
+        xla: compile each step with XLA.
 
     Returns:
         A function that trains for a number of epochs and returns the loss of every epoch since the network was new,
@@ -102,23 +102,34 @@ def ours(network: str, n_inputs: int, layers: list, outputs: dict, file: str) ->
 
     arrays = arrays_of(file, outputs)
     settings = {"loss": keras_loss(outputs), "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "decay": False}
+    if keras_adam:
+        training.Adam = keras.optimizers.Adam
 
     def fit(epochs: int) -> tuple[list, int]:
         keras.utils.clear_session()
         model = keras_network(network, n_inputs, layers)
+        if xla:
+            import tensorflow as tf
+
+            model.train_step = tf.function(model.train_step, jit_compile=True)
         losses = training.fit(model, *arrays, epochs=epochs, **settings)["loss"].tolist()
         return losses, count(model.trainable_weights)
 
     return fit
 
 
-def keras_defaults(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
-    """The same with `Model.compile` and `Model.fit` as they come; each call goes on where the last one ended."""
+def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: str, **changes):
+    """The same with `Model.fit`, by default as it comes; each call goes on where the last one ended.
+
+    Args:
+        network, n_inputs, layers, outputs, file: the task.
+        changes: arguments of `Model.compile`.
+    """
     import keras
 
     model = keras_network(network, n_inputs, layers)
     train, validation = arrays_of(file, outputs)
-    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs))
+    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs), **changes)
     settings = {"validation_data": validation, "batch_size": BATCH_SIZE, "verbose": 0}
 
     losses = []
@@ -171,19 +182,27 @@ def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: s
     return fit
 
 
+# A new way to train is one more line here and in speed.py. The library is imported before the time is taken.
+TRAINERS = {
+    "ours": (ours, "lib.training"),
+    "ours, Keras' Adam": (partial(ours, keras_adam=True), "lib.training"),
+    "ours, XLA": (partial(ours, xla=True), "lib.training"),
+    "PyTorch": (torch_loop, "torch"),
+    "Keras defaults": (keras_fit, "lib.models"),
+    "Keras defaults on JAX": (keras_fit, "lib.models"),
+    "Keras, XLA": (partial(keras_fit, jit_compile=True), "lib.models"),
+    "Keras, 8 steps per execution": (partial(keras_fit, steps_per_execution=8), "lib.models"),
+    "Keras, 16 steps per execution": (partial(keras_fit, steps_per_execution=16), "lib.models"),
+}
+
+
 class Training:
     """Times one implementation of training."""
 
     def __init__(self, implementation: str, **task):
-        trainers = {"ours": (ours, "lib.training"), "PyTorch": (torch_loop, "torch")}
-        begin, library = trainers.get(implementation, (keras_defaults, "lib.models"))
-        importlib.import_module(library)  # is not timed
-        self.begin = lambda: begin(**task)
-
-    def _timed(self, epochs: int) -> tuple[float, list]:
-        started = time.perf_counter()
-        losses, self.weights = self.train(epochs)
-        return time.perf_counter() - started, losses
+        begin, library = TRAINERS[implementation]
+        importlib.import_module(library)
+        self.begin = partial(begin, **task)
 
     def first(self) -> dict:
         """Reading the arrays, building the network, compiling, one epoch."""
@@ -194,12 +213,12 @@ class Training:
 
     def steady(self, epochs: int) -> dict:
         """Seconds an epoch, without what a training costs however long it is: the difference of a short and a long."""
-        processor = time.process_time()
-        short, _ = self._timed(1)
-        long, losses = self._timed(1 + epochs)
-        cores = (time.process_time() - processor) / (short + long)
-        about = {"loss": float(losses[epochs]), "weights": self.weights, "cores": cores}
-        return {"seconds": (long - short) / epochs, **about}
+        started = time.perf_counter()
+        self.train(1)
+        between = time.perf_counter()
+        losses, weights = self.train(1 + epochs)
+        seconds = time.perf_counter() - between - (between - started)
+        return {"seconds": seconds / epochs, "loss": losses[epochs], "weights": weights}
 
 
 # === Matrix product ===

@@ -44,6 +44,10 @@ class Adam(keras.optimizers.Adam):
             grad=gradient,
         )
 
+    def _all_reduce_sum_gradients(self, gradients_and_variables):
+        """One process has nothing to sum, but TensorFlow would keep the graph and its rows for the sum's gradient."""
+        return gradients_and_variables
+
 
 def _whole_epochs(step: Callable, rows: tuple, batch_size: int) -> Callable:
     """`step` on batch after batch of `rows` (x, y), which stay in memory, as one TensorFlow graph.

@@ -1,11 +1,13 @@
 """Training lowers the loss, transfer copies the base model alone, and only a finished run is remembered."""
 
 import functools
+import gc
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 from lib import models, preprocess, training
 
@@ -132,6 +134,18 @@ def test_fit_is_what_keras_does(train, validation, monkeypatch):
     ours, theirs = curves
     assert set(ours) == set(theirs)
     pd.testing.assert_frame_equal(ours, theirs[ours.columns], rtol=1e-4)
+
+
+def test_fit_leaves_no_graph_behind(train, validation):
+    """A graph holds the rows of its training, and one process may train hundreds of networks."""
+
+    def graphs() -> int:
+        gc.collect()
+        return sum(issubclass(type(found), tf.Graph) for found in gc.get_objects())
+
+    before = graphs()
+    training.fit(plain(), train, validation, **SETTINGS)
+    assert graphs() == before
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "another"])
