@@ -8,6 +8,7 @@ runs of notebooks 03 and 04. Without DASK_SCHEDULER_ADDRESS the workers are proc
 """
 
 import argparse
+import gc
 import hashlib
 import importlib
 import signal
@@ -55,7 +56,9 @@ def on_worker(cell: Cell, settings: dict, workspace: Workspace, check: dict, sou
     # Now its nanny ends it when it comes to its limit, and starts it again.
     memory = get_worker().memory_manager
     memory.memory_spill_fraction = memory.memory_pause_fraction = False
-    return experiments.result_rows(cell, settings, workspace)
+    rows = experiments.result_rows(cell, settings, workspace)
+    gc.collect()  # networks lie in cycles, which Python by itself would leave in memory for many cells more
+    return rows
 
 
 def local_or_given(workers: int | None = None) -> Client:
