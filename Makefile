@@ -27,6 +27,8 @@ library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fin
 EXPLORE := $(call library,splits preprocess metrics results plots)
 MODELS := $(call library,splits preprocess models training metrics results plots)
 SEARCH := $(call library,splits preprocess models training metrics results)
+SEARCH_COMPARATORS := $(call library,splits preprocess models training metrics results baselines baseline_networks \
+	experiments)
 CELLS := $(call library,splits preprocess models training metrics results plots baselines baseline_networks \
 	experiments sweep)
 
@@ -52,7 +54,7 @@ benchmark: ## The same with five seeds, as committed, under an hour
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
-search: $(BUILT)/00_search_configuration.ipynb ## Repeat the choice of configuration on validation rows, a quarter of an hour
+search: $(BUILT)/00_search_configuration.ipynb $(BUILT)/00_search_comparators.ipynb ## Repeat the choices on validation rows, a quarter of an hour
 
 bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and JAX, minutes on an idle machine
 	$(BIN)/python benchmarks/speed.py
@@ -108,6 +110,7 @@ $(BUILT)/%.ipynb: notebooks/%.ipynb
 	$(PYTHON_ON_DATA) notebooks/run.py $< $@
 
 $(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
+$(BUILT)/00_search_comparators.ipynb: $(FIRST) $(SEARCH_COMPARATORS)
 $(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)
 $(BUILT)/02_preprocess.ipynb: $(FIRST) $(MODELS)
 $(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)

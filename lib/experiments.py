@@ -61,6 +61,7 @@ LOCALIZERS = {
     "source_scans": Localizer(spoilt="scans"),
 }
 COMPARATORS = baselines.BASELINES | baseline_networks.NETWORKS
+SEARCHED = baselines.SEARCHED | baseline_networks.SEARCHED  # settings, of which notebook 00 shows the errors
 _CODE = {
     name: b"".join(Path(module.__file__).read_bytes() for module in modules)  # as imported
     for part, modules in ((baselines.BASELINES, [baselines]), (baseline_networks.NETWORKS, [baseline_networks, models]))

@@ -129,12 +129,10 @@ def test_scans_of_other_transmitters_are_named(simulated, models, name):
 
 
 def test_every_searched_setting_can_be_made_and_the_first_is_the_default():
-    for name, by_environment in SEARCHED.items():
-        assert by_environment.keys() == splits.PROTOCOLS.keys()
-        for settings in by_environment.values():
-            assert 2 <= len(settings) <= 5 and settings[0] == {}
-            for setting in settings:
-                BASELINES[name](**setting)
+    for name, settings in SEARCHED.items():
+        assert len(settings) >= 2 and settings[0] == {}
+        for setting in settings:
+            BASELINES[name](**setting)
 
 
 def test_scales_put_what_is_not_heard_below_everything_and_keep_the_order():
