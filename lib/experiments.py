@@ -230,7 +230,7 @@ def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.
         train = train[subset(np.zeros(len(train)), cell.share, cell.seed or 0)]
     how = settings["comparators"].get(cell.model, {})
     fields = [
-        part.__dict__[field] for part in (train, validation) for field in ("rssi", "position", "building", "floor")
+        getattr(part, field) for part in (train, validation) for field in ("rssi", "position", "building", "floor")
     ]
     arrays = [field for field in (*fields, test.rssi) if field is not None]
     key = training.digest([cell.model, cell.seed, how, sklearn.__version__], arrays, _CODE[cell.model])
