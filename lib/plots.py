@@ -314,7 +314,6 @@ def forest(
     families: Mapping[str, str],
     quoted: Mapping[tuple[str, str], Mapping[str, float]],
     reference: str,
-    draws: Mapping[tuple[str, str], pd.DataFrame] | None = None,
 ) -> Figure:
     """Mean error of every model under every protocol, one line a model, with 95 % intervals and published values.
 
@@ -327,7 +326,6 @@ def forest(
         quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
             was not run, and gets a line by the name it has here.
         reference: the model at whose mean a vertical line is drawn.
-        draws: of `results.resampled_means`; with them a thin line is the interval over test rows and seeds.
     """
     panels = _panels(rows)
     run = [model for model in names if model in set(rows["model"])]
@@ -347,8 +345,6 @@ def forest(
             if mean > edge:
                 axis.plot(edge, height[model], ">", markersize=8, **style)
             else:
-                if draws is not None:
-                    axis.plot(draws[key][model].quantile([0.025, 0.975]), [height[model]] * 2, linewidth=1.2, **style)
                 axis.plot(
                     mean + halves[model] * np.array([-1, 1]), [height[model]] * 2, linewidth=5, alpha=0.4, **style
                 )
@@ -372,8 +368,6 @@ def forest(
         Line2D([], [], color="0.4", linestyle="--", label=names[reference]),
         Line2D([], [], color="0.4", linewidth=5, alpha=0.4, label="95 % interval over seeds"),
     ]
-    if draws is not None:
-        keys.append(Line2D([], [], color="0.4", linewidth=1.2, label="… over test rows and seeds"))
     figure.legend(handles=keys, loc="outside lower center", ncol=4, fontsize=10, frameon=False)
     return figure
 

@@ -344,13 +344,12 @@ def test_a_reference_that_was_not_run_is_named(compared):
 
 
 def test_forest_has_a_line_for_every_model_run_or_quoted(compared):
-    rows, workspace = compared
+    rows, _ = compared
     names = {"knn": "kNN", "near": "near", "as_near": "as near", "far": "far away", "unused": "unused"}
     families = dict.fromkeys(names, "networks") | {"knn": "nearest fingerprints"}
-    draws = results.resampled_means(rows, workspace, resamples=100)
     rows = rows.assign(mean_m=rows["mean_m"].where(rows["model"] != "far", 100.0))
     quoted = {("ujiindoorloc", "official"): {"near": 6.65, "CNN [9]": 8.0}}
-    figure = plots.forest(rows, names, families, quoted, "knn", draws)
+    figure = plots.forest(rows, names, families, quoted, "knn")
     (axis,) = figure.axes
     assert [label.get_text() for label in axis.get_yticklabels()] == [
         "kNN",
