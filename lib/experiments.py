@@ -18,7 +18,7 @@ import papermill
 import sklearn
 import yaml
 
-from lib import baseline_networks, baselines, datasets, models, paths, results, splits, training
+from lib import baseline_networks, baselines, datasets, models, paths, preprocess, results, splits, training
 from lib.paths import Workspace
 from lib.preprocess import PARTS, ProcessedSet, unify
 
@@ -62,8 +62,8 @@ LOCALIZERS = {
 }
 COMPARATORS = baselines.BASELINES | baseline_networks.NETWORKS
 SEARCHED = baselines.SEARCHED | baseline_networks.SEARCHED  # settings, of which notebook 00 shows the errors
-_CODE = {
-    name: b"".join(Path(module.__file__).read_bytes() for module in modules)  # as imported
+_CODE = {  # what decides the run of a comparator beside its rows, as imported
+    name: b"".join(Path(module.__file__).read_bytes() for module in (*modules, preprocess))
     for part, modules in ((baselines.BASELINES, [baselines]), (baseline_networks.NETWORKS, [baseline_networks, models]))
     for name in part
 }
