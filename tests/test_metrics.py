@@ -294,6 +294,27 @@ def test_the_scale_of_a_curve_does_not_matter(curve, scale):
     assert metrics.epochs_to_converge(np.multiply(curve, scale)) == metrics.epochs_to_converge(curve)
 
 
+@pytest.mark.parametrize(
+    ("curve", "level", "epoch"),
+    [
+        ([9, 7, 5, 3, 1, 1, 1], 5, 3),
+        ([9, 1, 9, 9, 9, 9, 5, 4, 4, 4], 5, 7),  # a single lucky epoch does not count
+        ([9, 7, 5, 5, 5], 4, np.nan),
+        ([4], 5, 1),
+    ],
+)
+def test_epochs_to_reach_a_level_of_hand_made_curves(curve, level, epoch):
+    np.testing.assert_equal(metrics.epochs_to_reach(curve, level), epoch)
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=40))
+def test_the_lowest_of_a_curve_is_reached_and_nothing_below_it(curve):
+    lowest = metrics.lowest(curve)
+    assert 1 <= metrics.epochs_to_reach(curve, lowest) <= metrics.epochs_to_converge(curve, 0.0)
+    assert np.isnan(metrics.epochs_to_reach(curve, np.nextafter(lowest, -1)))
+    assert min(curve) <= lowest <= max(curve)
+
+
 def test_a_curve_that_rises_at_the_end_converges_in_no_epoch_after_its_last():
     curve = [5, 4, 3, 2, 1, 1, 1, 1, 2, 2, 2, 2]
     assert metrics.epochs_to_converge(curve) <= len(curve)
