@@ -38,6 +38,7 @@ class Localizer:
         own_environment: whether the source learnt in the target's environment, or in the other one of the pair.
         frozen: whether the base model stays as it was given.
         longer: whether it also makes the updates that a source would have made.
+        constant: whether the learning rate stays what it is, to see convergence.
         spoilt: `labels` puts the training positions into a random order; `scans` also draws each transmitter's levels
             from another row, so that nothing is left to learn but how often they occur.
     """
@@ -46,12 +47,15 @@ class Localizer:
     own_environment: bool = False
     frozen: bool = False
     longer: bool = False
+    constant: bool = False
     spoilt: str | None = None
 
 
 LOCALIZERS = {
     "encoder_scratch": Localizer(),
     "encoder_tl": Localizer("encoder_scratch"),
+    "encoder_scratch_constant": Localizer(constant=True),
+    "encoder_tl_constant": Localizer("encoder_scratch", constant=True),
     "encoder_tl_frozen": Localizer("encoder_scratch", frozen=True),
     "encoder_tl_own": Localizer("encoder_scratch", own_environment=True),
     "encoder_tl_labels": Localizer("source_labels"),
@@ -145,17 +149,14 @@ def parameters(notebook: str) -> dict:
 
 
 def settings() -> dict[str, dict]:
-    """What the localizer of an environment, `umlp` and the comparators get: as in notebooks 03, 04 and 05."""
+    """What the localizer of an environment and `umlp` are trained with: as in notebooks 03 and 04."""
     transfer, unified = parameters("03_transfer_learning"), parameters("04_umlp")
     common = {"config": "CONFIG", "dropout": "DROPOUT", "learning_rate": "LEARNING_RATE"}
     localizer, umlp = ({name: known[key] for name, key in common.items()} for known in (transfer, unified))
     return {
         name: localizer | {"epochs": transfer["EPOCHS"][name], "batch_size": transfer["BATCH_SIZES"][name]}
         for name in splits.PROTOCOLS
-    } | {
-        "umlp": umlp | {"epochs": unified["EPOCHS"], "batch_size": unified["BATCH_SIZE"]},
-        "comparators": parameters("05_benchmark")["SETTINGS"],
-    }
+    } | {"umlp": umlp | {"epochs": unified["EPOCHS"], "batch_size": unified["BATCH_SIZE"]}}
 
 
 # === One cell ===
@@ -204,6 +205,7 @@ def train(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.Ru
     (data,), kind = sets, LOCALIZERS[cell.model]
     rows = subset(np.zeros(len(data.split.train)), cell.share, cell.seed)
     how = settings[data.environment] | {"source": train(cell.source, settings, workspace)[0] if cell.source else None}
+    how |= settings["constant"] if kind.constant else {}
     if kind.longer:
         other = processed(partner(data.protocol), workspace)
         steps = _updates(data, how) / how["epochs"]

@@ -112,14 +112,14 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
     return [row for cell in chosen for row in rows.get(cell, [])], failed
 
 
-def all_rows(chosen: Sequence[Cell], workspace: Workspace) -> pd.DataFrame:
-    """The result rows of cells, with the settings of this run's profile; for notebooks.
+def all_rows(chosen: Sequence[Cell], settings: dict, workspace: Workspace) -> pd.DataFrame:
+    """The result rows of cells, for notebooks.
 
     Raises:
         RuntimeError: if a cell failed; the others are kept.
     """
     with local_or_given() as client:
-        rows, failed = sweep(chosen, experiments.settings(), workspace, client)
+        rows, failed = sweep(chosen, settings, workspace, client)
     if failed:
         reasons = "\n".join(f"{name}: {reason!r}" for name, reason in failed.items())
         raise RuntimeError(f"{len(failed)} cells failed, the others are kept\n{reasons}")

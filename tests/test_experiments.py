@@ -77,8 +77,7 @@ def test_a_share_of_few_rows_is_at_least_one():
 def test_settings_are_those_of_the_notebooks(monkeypatch):
     monkeypatch.setenv("PROFILE", "full")
     full = experiments.settings()
-    assert set(full) == {*splits.PROTOCOLS, "umlp", "comparators"}
-    assert full.pop("comparators") == {}, "comparators train as long as their papers say"
+    assert set(full) == {*splits.PROTOCOLS, "umlp"}
     assert {how["config"] for how in full.values()} == {models.DEFAULT}
     assert (
         full["lorawan_antwerp"]["batch_size"]
@@ -86,7 +85,6 @@ def test_settings_are_those_of_the_notebooks(monkeypatch):
     )
     monkeypatch.setenv("PROFILE", "smoke")
     smoke = experiments.settings()
-    assert set(smoke.pop("comparators")) <= set(experiments.COMPARATORS)
     assert {name: how["epochs"] for name, how in smoke.items()} == dict.fromkeys(smoke, 3)
     assert {name: how | {"epochs": 3} for name, how in full.items()} == smoke
 
@@ -107,7 +105,8 @@ def prepared(campus, city, tmp_path_factory):
 @pytest.fixture
 def how(monkeypatch):
     monkeypatch.setenv("PROFILE", "smoke")
-    return experiments.settings()
+    small = {"comparators": experiments.parameters("05_benchmark")["SETTINGS"]}
+    return experiments.settings() | small | {"constant": {"epochs": 5, "decay": False}}
 
 
 @pytest.fixture
@@ -158,6 +157,7 @@ def test_controls_start_from_what_they_say(prepared, how, monkeypatch):
         for data in (experiments.processed(protocol, prepared) for protocol in ("pooled", "random"))
     }
     more = 3 * batches["lorawan_antwerp"] / batches["ujiindoorloc"]
+    assert epochs["encoder_scratch_constant"] == epochs["encoder_tl_constant"] == 5
     assert epochs["encoder_scratch_longer"] == 3 + round(more) > epochs["encoder_scratch"] == 3
 
 
