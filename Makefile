@@ -54,7 +54,7 @@ benchmark: ## The same with five seeds, as committed, under an hour
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
 
-search: $(BUILT)/00_search_configuration.ipynb $(BUILT)/00_search_comparators.ipynb ## Repeat the choices on validation rows, a quarter of an hour
+search: $(BUILT)/00_search_configuration.ipynb $(BUILT)/00_search_comparators.ipynb ## Repeat the choices on validation rows, half an hour
 
 bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and JAX, minutes on an idle machine
 	$(BIN)/python benchmarks/speed.py

@@ -44,7 +44,7 @@ TRAINERS = {
     "Keras defaults": "tensorflow",
     "Keras defaults on JAX": "jax",
 }
-VARIANTS = dict.fromkeys(  # what else was tried to make training fast, on the localizer with one thread
+VARIANTS = TRAINERS | dict.fromkeys(  # and what else was tried to make training fast, on the localizer with one thread
     (
         *("ours, Keras' Adam", "ours, XLA"),
         *("Keras, XLA", "Keras, 8 steps per execution", "Keras, 16 steps per execution"),
@@ -250,7 +250,9 @@ def matrix_products(threads: int, turns: int, side: int) -> tuple[list[dict], fl
     return [one | {"ceiling_fraction": fastest / one["seconds"]} for one in rows], 2 * side**3 / fastest
 
 
-def training(task: dict, threads: int, turns: int, epochs: int, ceiling: float) -> list[dict]:
+def training(
+    task: dict, threads: int, turns: int, epochs: int, ceiling: float, trainers: Mapping[str, str] = TRAINERS
+) -> list[dict]:
     """Rows of all implementations' training of one network.
 
     Args:
@@ -258,6 +260,7 @@ def training(task: dict, threads: int, turns: int, epochs: int, ceiling: float) 
         threads, turns: of each implementation.
         epochs: that one turn times.
         ceiling: floating point operations a second that no training can exceed.
+        trainers: the implementations and their backends.
 
     Raises:
         RuntimeError: if they do not train the same network, or not as well.
@@ -265,7 +268,6 @@ def training(task: dict, threads: int, turns: int, epochs: int, ceiling: float) 
     what = f"train_{task['network']}"
     with np.load(task["file"]) as arrays:
         about = {"n_rows": len(arrays["train_x"]), "n_inputs": task["n_inputs"], "batch": BATCH_SIZE}
-    trainers = TRAINERS | VARIANTS if (task["network"], threads) == ("localizer", 1) else TRAINERS
     with workers("train", trainers, threads, task) as asked:
         first = in_turn(asked, 1, "first")
         steady = in_turn(asked, turns, "steady", epochs=epochs)
@@ -404,48 +406,59 @@ def _named(table: pd.DataFrame, pattern: str) -> pd.DataFrame:
     return table.assign(name=table["what"].str.extract(f"^{pattern}$", expand=False)).dropna(subset="name")
 
 
-def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The results for reading: name of a table → the table, all text."""
+def _text(values: pd.Series, form: str) -> pd.Series:
+    return values.map(lambda value: "" if pd.isna(value) else format(value, form))
 
-    def text(values: pd.Series, form: str) -> pd.Series:
-        return values.map(lambda value: "" if pd.isna(value) else format(value, form))
 
-    def size(rows: pd.DataFrame) -> pd.Series:
-        return text(rows["n_rows"], ",.0f") + " × " + text(rows["n_inputs"], ",.0f")
+def _size(rows: pd.DataFrame) -> pd.Series:
+    return _text(rows["n_rows"], ",.0f") + " × " + _text(rows["n_inputs"], ",.0f")
 
+
+def shown_training(table: pd.DataFrame) -> pd.DataFrame:
+    """Training for reading, all text, and `seconds` as a number."""
     key = ["name", "implementation"]
     steady = _named(table, "train_([a-z]+)")
     first = _named(table, "train_([a-z]+)_first_epoch")
     steady = steady.merge(first[[*key, "seconds"]], on=key, suffixes=("", "_first"))
-    training = pd.DataFrame(
+    return pd.DataFrame(
         {
             "network": steady["name"],
-            "rows × inputs": size(steady),
+            "rows × inputs": _size(steady),
             "implementation": steady["implementation"],
-            "s/epoch": text(steady["seconds"], ".3f"),
-            "rows/s": text(steady["rows_per_second"], ",.0f"),
-            "times as fast as PyTorch": text(steady["ratio_to_torch"], ".2f"),
-            "of the matrix product": text(steady["ceiling_fraction"], ".0%"),
-            "first epoch (s)": text(steady["seconds_first"], ".1f"),
-            "peak MB": text(steady["peak_mb"], ",.0f"),
+            "s/epoch": _text(steady["seconds"], ".3f"),
+            "rows/s": _text(steady["rows_per_second"], ",.0f"),
+            "times as fast as PyTorch": _text(steady["ratio_to_torch"], ".2f"),
+            "of the matrix product": _text(steady["ceiling_fraction"], ".0%"),
+            "first epoch (s)": _text(steady["seconds_first"], ".1f"),
+            "peak MB": _text(steady["peak_mb"], ",.0f"),
+            "seconds": steady["seconds"],
         }
     )
-    tried = (steady["name"] == "localizer") & (threads_of(steady) == 1)
-    defaults = steady.loc[tried & (without_threads(steady) == "Keras defaults"), "seconds"].max()
-    training.insert(5, "times as fast as Keras defaults", text(defaults / steady["seconds"], ".2f"))
-    variants = training[tried].drop(columns=["network", "rows × inputs", "rows/s", "of the matrix product"])
-    variants = variants.loc[steady[tried].sort_values("seconds").index]
-    training = training[without_threads(steady).isin(TRAINERS)].drop(columns="times as fast as Keras defaults")
+
+
+def shown_variants(table: pd.DataFrame) -> pd.DataFrame:
+    """What was tried to make training fast, for reading, the fastest first."""
+    training = shown_training(table)
+    defaults = training.loc[training["implementation"].str.match(r"Keras defaults, \d"), "seconds"].max()
+    training.insert(6, "times as fast as Keras defaults", (defaults / training["seconds"]).map("{:.2f}".format))
+    left_out = ["network", "rows × inputs", "rows/s", "of the matrix product", "seconds"]
+    return training.sort_values("seconds").drop(columns=left_out)
+
+
+def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The results for reading: name of a table → the table, all text."""
+    key = ["name", "implementation"]
+    training = shown_training(table).drop(columns="seconds")
     single, batch = (_named(table, f"(localizer|knn_[a-z]+)_{how}") for how in ("single", "batch"))
     both = single.merge(batch, on=key, suffixes=("_one", ""))
     prediction = pd.DataFrame(
         {
             "locates by": both["name"],
             "implementation": both["implementation"],
-            "one scan (µs)": text(1e6 * both["seconds_one"], ",.0f"),
-            "in a batch (µs a scan)": text(1e6 / both["rows_per_second"], ",.1f"),
-            "scans in it": text(both["n_rows"], ",.0f"),
-            "peak MB": text(both["peak_mb"], ",.0f"),
+            "one scan (µs)": _text(1e6 * both["seconds_one"], ",.0f"),
+            "in a batch (µs a scan)": _text(1e6 / both["rows_per_second"], ",.1f"),
+            "scans in it": _text(both["n_rows"], ",.0f"),
+            "peak MB": _text(both["peak_mb"], ",.0f"),
         }
     )
     steps = _named(table, "((?:load|preprocess|notebook)_.*)")
@@ -453,18 +466,18 @@ def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         {
             "step": steps["name"],
             "implementation": steps["implementation"],
-            "rows × inputs": size(steps).where(steps["n_rows"].notna(), ""),
-            "seconds": text(steps["seconds"], ",.2f"),
-            "peak MB": text(steps["peak_mb"], ",.0f"),
+            "rows × inputs": _size(steps).where(steps["n_rows"].notna(), ""),
+            "seconds": _text(steps["seconds"], ",.2f"),
+            "peak MB": _text(steps["peak_mb"], ",.0f"),
         }
     )
-    return {"speed": training, "speed_variants": variants, "speed_prediction": prediction, "speed_pipeline": pipeline}
+    return {"speed": training, "speed_prediction": prediction, "speed_pipeline": pipeline}
 
 
 def figure_of(table: pd.DataFrame) -> Figure:
     """Training rows a second of each implementation, and what the matrix product allows."""
     rows = _named(table, "train_([a-z]+)")
-    rows = rows.assign(threads=threads_of(rows), by=without_threads(rows)).query("by in @TRAINERS")
+    rows = rows.assign(threads=threads_of(rows), by=without_threads(rows))
     counts = rows["threads"].unique()
     figure, axes = plt.subplots(1, len(counts), figsize=(6 * len(counts), 4.6), sharey=True, squeeze=False)
     for axis, threads in zip(axes[0], counts, strict=True):
@@ -482,19 +495,28 @@ def figure_of(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def packages() -> str:
+    """What was compared, with versions."""
+    return ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "keras", "torch", "jax", "scikit-learn"))
+
+
+def write_variants(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turns: int) -> None:
+    """Write `speed_variants.csv` and its table."""
+    table = results.write(table, workspace.results / "speed_variants.csv", columns=COLUMNS)
+    note = f"Training the localizer, 1 thread, batches of {BATCH_SIZE}, medians of {turns} turns, fastest first. "
+    results.write_table(shown_variants(table), workspace.tables, "speed_variants", note + packages() + ".", simulated)
+
+
 def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turns: int) -> None:
     """Write `speed.csv`, its tables and its figure."""
     table = results.write(table, workspace.results / "speed.csv", columns=COLUMNS)
-    packages = ("tensorflow", "keras", "torch", "jax", "scikit-learn")
-    packages = ", ".join(f"{name} {version(name)}" for name in packages)
     products = table[(table["what"] == "matrix_product") & (table["ceiling_fraction"] == 1)]
     limits = (2e-9 * products["n_rows"] ** 3 / products["seconds"]).map("{:,.0f} GFLOP/s".format)
     limits = ", ".join(f"{limit} with {threads}" for limit, threads in zip(limits, threads_of(products), strict=True))
     notes = {
         "speed": f"Training in batches of {BATCH_SIZE}, medians of {turns} turns. The first epoch includes building "
         f"and compiling the network. The product of two large matrices, by whichever library is fastest, reaches "
-        f"{limits} of {os.cpu_count()} cores. {packages}.",
-        "speed_variants": "Training the localizer as in the table above, fastest first.",
+        f"{limits} of {os.cpu_count()} cores. {packages()}.",
         "speed_prediction": "From dBm to metres, UJIIndoorLoc, official split; kNN with k = 7. scikit-learn's "
         "Bray–Curtis has one thread.",
         "speed_pipeline": "From the publisher's files to what a network sees, and every notebook of the last `make "
@@ -509,12 +531,12 @@ def main() -> None:
     """Time what is asked for, and write it down if that is everything."""
     profile = os.environ.get("PROFILE", "lab")
     settings = SMOKE if profile == "smoke" else FULL
-    parts = (*settings.epochs, "load", "predict")
+    parts = (*settings.epochs, "load", "predict", "variants")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--repetitions", type=int, default=settings.repetitions, metavar="N", help="default: %(default)s"
     )
-    parser.add_argument("--only", nargs="+", choices=parts, help="show the times of these parts, write nothing")
+    parser.add_argument("--only", nargs="+", choices=parts, help="show these parts; write the variants alone")
     parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="the same, with as many threads")
     arguments = parser.parse_args()
     everything = not (arguments.only or arguments.threads)
@@ -522,7 +544,7 @@ def main() -> None:
 
     simulated = datasets.simulated()
     print(f"load average {os.getloadavg()[0]:.1f}: the less, the better these times are")
-    rows = []
+    workspace, rows, tried = paths.workspace(simulated), [], []
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         train = training_tasks([name for name in settings.epochs if name in parts], settings, scratch)
@@ -535,14 +557,21 @@ def main() -> None:
                 rows += training(task, threads, turns, settings.epochs[network], ceiling)
             if predict:
                 rows += prediction(*predict, threads, turns)
+        if "variants" in parts:
+            (task,) = training_tasks(["localizer"], settings, scratch).values()
+            epochs = settings.epochs.get("localizer", 1)
+            _, ceiling = matrix_products(1, turns, settings.side)
+            tried += training(task, 1, turns, epochs, ceiling, VARIANTS)
         if "load" in parts:
             rows += loading(settings, turns, scratch)
     if everything:
         rows += notebooks(profile)
     table = with_ratio(rows)
-    print(table.to_string(index=False))
+    print(pd.concat([table, with_ratio(tried)]).to_string(index=False))
+    if tried:
+        write_variants(with_ratio(tried), workspace, simulated, turns)
     if everything:
-        write(table, paths.workspace(simulated), simulated, turns)
+        write(table, workspace, simulated, turns)
 
 
 if __name__ == "__main__":

@@ -394,6 +394,6 @@ def error_by_share(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         axis.set_xticks(100 * np.unique(panel["share"]))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_title(f"{ENVIRONMENTS[environment]}, {protocol}: {panel['release'].iloc[0]}", fontsize=12)
+        axis.set_title(f"{ENVIRONMENTS[environment]}, {protocol}\n{panel['release'].iloc[0]}", fontsize=12)
     axes[0, 0].legend(fontsize=10, title=f"95 % interval over seeds ({rows['seed'].nunique()})", title_fontsize=10)
     return figure
