@@ -48,8 +48,8 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 06: every figure, table and result, three seeds, under half an hour
-benchmark: ## The same with five seeds, as committed, under an hour
+all: $(NOTEBOOKS) ## Run notebooks 01 to 06: every figure, table and result, three seeds, half an hour or more
+benchmark: ## The same with five seeds, as committed, an hour or more
 	$(MAKE) all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
