@@ -1,4 +1,4 @@
-"""Many cells at once, on all cores of a machine or on many machines: for notebooks 05 and 06, and the sweep.
+"""Many cells at once, on all cores of a machine or on many machines: for notebooks 03, 05, 06 and the sweep.
 
 A cell that was finished with the same data, settings and code is recalled. So another worker does the cell of one that
 was killed, and what is started again trains what is missing and nothing else.
@@ -90,8 +90,7 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
     refused = filter(None, client.run(check_worker, workspace, **check, on_error="return").values())
     if reasons := "\n".join(map(str, refused)):
         raise RuntimeError(reasons)
-    sources = [cell.source for cell in chosen if cell.source]
-    everything = dict.fromkeys([*sources, *chosen])
+    everything = dict.fromkeys([*(cell.source for cell in chosen if cell.source), *chosen])
     futures, this_time = {}, uuid.uuid4().hex
     in_order = sorted(everything, key=lambda cell: (cell.source is not None, -cell.share))  # sources, then the longest
     for place, cell in enumerate(in_order):
