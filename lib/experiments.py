@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+import lightgbm
 import numpy as np
 import pandas as pd
 import papermill
@@ -235,7 +236,8 @@ def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.
         getattr(part, field) for part in (train, validation) for field in ("rssi", "position", "building", "floor")
     ]
     arrays = [field for field in (*fields, test.rssi) if field is not None]
-    key = training.digest([cell.model, cell.seed, how, sklearn.__version__], arrays, _CODE[cell.model])
+    about = [cell.model, cell.seed, how, sklearn.__version__, lightgbm.__version__]
+    key = training.digest(about, arrays, _CODE[cell.model])
     folder = workspace.models / cell.name
     if (run := training.recall(folder, key)) is None:
         started = time.perf_counter()

@@ -153,6 +153,20 @@ def test_forest_averages_the_positions_of_its_trees(campus, average):
     np.testing.assert_allclose(forest.predict(campus.rssi[300:310])["position"], expected)
 
 
+def test_gradient_boosting_keeps_quiet(campus, capfd, recwarn):
+    """No warning that scans are arrays without names, and nothing from LightGBM itself."""
+    fitted("gradient_boosting", campus, rounds=3, place_rounds=2).predict(campus.rssi[300:310])
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("loss", "average"), [("l2", np.mean), ("l1", np.median)])
+def test_the_loss_decides_which_average_of_the_positions_boosting_learns(campus, loss, average):
+    """With one leaf a tree there is nothing but the average."""
+    same = dataclasses.replace(campus, rssi=np.broadcast_to(campus.rssi[:1], campus.rssi.shape))
+    predicted = fitted("gradient_boosting", same, loss=loss, rounds=1, place_rounds=1).predict(same.rssi[:1])
+    np.testing.assert_allclose(predicted["position"][0], average(same.position[:300], axis=0), atol=0.1)
+
+
 # === Nearest fingerprints ===
 
 
