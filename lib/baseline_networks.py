@@ -13,7 +13,7 @@ import numpy as np
 
 from lib import models, quiet_import, training
 from lib.fingerprints import FingerprintSet
-from lib.preprocess import NOT_HEARD_DBM, MinMaxScaling, powed
+from lib.preprocess import NOT_HEARD_DBM, MinMaxScaling, exponential, powed
 
 with quiet_import():
     import keras
@@ -128,28 +128,15 @@ class PlainMLP(Comparator):
         return keras.Model(inputs, {"position": models.dense(2, name="position")(outputs)})
 
 
-def exponential(rssi: np.ndarray, minimum: float, alpha: float) -> np.ndarray:
-    """exp((rssi − min) / α) / exp(−min / α), which is exp(rssi / α), with "not heard" at the minimum.
-
-    Torres-Sospedra et al. 2015, "Comprehensive analysis of distance and similarity measures for Wi-Fi fingerprinting
-    indoor positioning systems".
-
-    Args:
-        rssi: (n, t) dBm, NaN = not heard.
-        minimum: the level of "not heard" in dBm.
-        alpha: α in dB.
-    """
-    return np.exp(np.where(np.isnan(rssi), minimum, rssi) / np.float32(alpha), dtype=np.float32)
-
-
 @dataclass
 class AnagnostopoulosMLP(Comparator):
     """The multilayer perceptron of Anagnostopoulos & Kalousis 2019 (WPNC), the best of their LoRaWAN comparison.
 
     Theirs: exponential or powed RSSI above the weakest training level less 1 dB, the layers, dropout 0.15, batches of
     512, Adam at 5·10⁻⁴, the mean absolute error, training until validation rows get no better. Ours: which of the two
-    representations, and, because so few epochs are affordable, four times smaller batches and a rate four times higher
-    that falls to 0. In as many epochs their batches and rate come less far; `SEARCHED` has both.
+    representations, 0 for "not heard" in the exponential one, and, because so few epochs are affordable, four times
+    smaller batches and a rate four times higher that falls to 0. In as many epochs their batches and rate come less
+    far; `SEARCHED` has both.
 
     Raises:
         ValueError: if the representation is none of the two.
@@ -174,7 +161,7 @@ class AnagnostopoulosMLP(Comparator):
         rssi = rssi[:, self._heard]
         if self.representation == "powed":
             return powed(rssi, self._minimum, exponent=1.1)
-        return exponential(rssi, self._minimum, alpha=60)
+        return exponential(rssi, self._minimum)
 
     def _build(self, x: np.ndarray, held_out: np.ndarray) -> keras.Model:
         inputs = keras.Input(x.shape[1:], name="rssi")

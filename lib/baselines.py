@@ -29,7 +29,7 @@ from sklearn.neighbors import NearestNeighbors
 from lib import THREADS
 from lib.fingerprints import FingerprintSet, joined
 from lib.metrics import euclidean_errors
-from lib.preprocess import NOT_HEARD_DBM, powed
+from lib.preprocess import NOT_HEARD_DBM, exponential, powed
 
 K_CANDIDATES = (1, 3, 5, 7, 9, 11, 13, 15)
 CLOSEST = 1e-6  # the least distance that weighs: of exact copies the weight is finite
@@ -42,14 +42,6 @@ SILENT_LEVEL = 2.0**-20
 def filled(rssi: np.ndarray, minimum: float) -> np.ndarray:
     """(n, t) dBm with `minimum` for "not heard"."""
     return np.where(np.isnan(rssi), minimum, rssi)
-
-
-def exponential(rssi: np.ndarray, minimum: float, alpha: float = 60.0) -> np.ndarray:
-    """(e^((rssi − min)/α) − 1) / (e^(−min/α) − 1) [Torres-Sospedra 2015; α = 60 as in 17], 0 for "not heard".
-
-    The − 1 is ours: without it "not heard" has a level, and two scans are alike in all that neither hears.
-    """
-    return (np.expm1((filled(rssi, minimum) - minimum) / alpha) / np.expm1(-minimum / alpha)).astype(np.float32)
 
 
 SCALES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {

@@ -1,6 +1,7 @@
 """From FingerprintSet to what a network sees: transmitter selection and scaling (Eq. 5), fitted on training rows."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def select_transmitters(
     return kept
 
 
+def _levels(rssi: np.ndarray, minimum: float, of_height: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """dBm → what `of_height` makes of the dB above `minimum`, 0 dB for "not heard" and for all that is weaker."""
+    levels = np.empty(rssi.shape, dtype=np.float32)
+    for rows in row_blocks(rssi.shape):
+        filled = np.where(np.isnan(rssi[rows]), minimum, np.maximum(rssi[rows], minimum))
+        levels[rows] = of_height(filled - minimum)
+    return levels
+
+
 def powed(rssi: np.ndarray, minimum: float, exponent: float = np.e) -> np.ndarray:
     """((rssi − min) / −min)^e with 0 for "not heard" (Torres-Sospedra et al. 2015): a scan for the Sørensen distance.
 
@@ -49,11 +59,19 @@ def powed(rssi: np.ndarray, minimum: float, exponent: float = np.e) -> np.ndarra
         minimum: the level that maps to 0, as in `NOT_HEARD_DBM`.
         exponent: β.
     """
-    scaled = np.empty(rssi.shape, dtype=np.float32)
-    for rows in row_blocks(rssi.shape):
-        filled = np.where(np.isnan(rssi[rows]), minimum, np.maximum(rssi[rows], minimum))
-        scaled[rows] = ((filled - minimum) / -minimum) ** exponent
-    return scaled
+    return _levels(rssi, minimum, lambda height: (height / -minimum) ** exponent)
+
+
+def exponential(rssi: np.ndarray, minimum: float, alpha: float = 60.0) -> np.ndarray:
+    """(e^((rssi − min)/α) − 1) / (e^(−min/α) − 1) with 0 for "not heard" (Torres-Sospedra et al. 2015).
+
+    The − 1 is ours: without it "not heard" has a level, and two scans are alike in all that neither hears.
+
+    Args:
+        rssi, minimum: as in `powed`.
+        alpha: α in dB; 60 is that of Anagnostopoulos & Kalousis 2019.
+    """
+    return _levels(rssi, minimum, lambda height: np.expm1(height / alpha) / np.expm1(-minimum / alpha))
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def test_representations_are_those_of_the_formulas(indoor):
     minimum = np.nanmin(train.rssi) - 1
     positive = np.where(np.isnan(test.rssi), 0, test.rssi - minimum)[:, train.heard.any(axis=0)]
     expected = {
-        "exponential": np.exp(positive / 60) / np.exp(-minimum / 60),
+        "exponential": (np.exp(np.maximum(positive, 0) / 60) - 1) / (np.exp(-minimum / 60) - 1),
         "powed": np.maximum(positive, 0) ** 1.1 / (-minimum) ** 1.1,
     }
     for representation, values in expected.items():

@@ -134,7 +134,7 @@ def test_measured_campus_keeps_249_of_both_files_and_248_of_the_training_file(me
     assert preprocess.select_transmitters(measured_campus.rssi[measured_campus.part == "train"]).sum() == 248
 
 
-# === Powed scaling ===
+# === Powed and exponential scaling ===
 
 
 def test_powed_agrees_with_its_formula():
@@ -142,6 +142,24 @@ def test_powed_agrees_with_its_formula():
     expected = [0, (15 / 105) ** np.e, (62.5 / 105) ** np.e, (104 / 105) ** np.e, 0, 0]
     np.testing.assert_allclose(preprocess.powed(rssi, -105.0)[0], expected, rtol=1e-6)
     np.testing.assert_allclose(preprocess.powed(rssi, -105.0, exponent=1)[0, 1], 15 / 105, rtol=1e-6)
+
+
+def test_exponential_agrees_with_its_formula():
+    rssi = np.float32([[-105, -90, -42.5, 0, np.nan, -120]])
+    expected = [0, (np.exp(15 / 60) - 1) / (np.exp(105 / 60) - 1), (np.exp(62.5 / 60) - 1) / (np.exp(105 / 60) - 1)]
+    np.testing.assert_allclose(preprocess.exponential(rssi, -105.0)[0], [*expected, 1, 0, 0], rtol=1e-6)
+    expected = (np.exp(15 / 24) - 1) / (np.exp(105 / 24) - 1)
+    np.testing.assert_allclose(preprocess.exponential(rssi, -105.0, alpha=24)[0, 1], expected, rtol=1e-6)
+
+
+def test_exponential_is_the_same_block_by_block(fingerprints, small_blocks):
+    rssi = fingerprints.rssi[:3000]
+    whole = preprocess.exponential(rssi, -128.0)
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(preprocess.exponential(rssi[7:8], -128.0)[0], whole[7])
+    heard = ~np.isnan(rssi)
+    np.testing.assert_array_equal(preprocess.exponential(rssi[heard], -128.0), whole[heard])
+    assert (whole[~heard] == 0).all()
 
 
 def test_powed_block_by_block_gives_every_bit_of_its_formula(fingerprints, small_blocks):
@@ -152,9 +170,10 @@ def test_powed_block_by_block_gives_every_bit_of_its_formula(fingerprints, small
     np.testing.assert_array_equal(preprocess.powed(rssi[heard], -128.0), whole[heard.ravel()])
 
 
+@pytest.mark.parametrize("scale", [preprocess.powed, preprocess.exponential])
 @given(scans)
-def test_powed_is_between_zero_and_one_and_in_order(rssi):
-    scaled = preprocess.powed(rssi, -105.0)
+def test_levels_are_between_zero_and_one_and_in_order(scale, rssi):
+    scaled = scale(rssi, -105.0)
     assert scaled.min() >= 0 and scaled.max() <= 1
     assert (np.diff(scaled.ravel()[np.argsort(rssi, axis=None)]) >= 0).all()
 
