@@ -1,11 +1,12 @@
-"""The paper's networks as Keras functional builders: encoder, base model, predictive head, localizer, U-MLP.
+"""The networks as Keras functional builders: the paper's encoder, base model, predictive head, localizer and U-MLP,
+and the unified network that classifies positions.
 
-A dense layer is followed by batch normalisation, ReLU and dropout throughout (the paper's section III-A). The paper's
+In the paper's, a dense layer is followed by batch normalisation, ReLU and dropout throughout (the paper's section III-A). The paper's
 text states neither widths nor dropout rates. Those of `CONFIGS` are candidates; `make search` compares them on
 validation rows, and the builders' defaults are what it chose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from lib import quiet_import
 
 with quiet_import():
     import keras
-    from keras import layers
+    from keras import layers, ops
 
 # Named widths: of the hidden layers, of the latent vector z, of the intermediate vector that the base model returns.
 CONFIGS = {
@@ -55,13 +56,13 @@ def dense(units: int, **settings) -> layers.Dense:
     return layers.Dense(units, kernel_initializer=keras.initializers.GlorotUniform(layer_seed()), **settings)
 
 
-def dense_blocks(x, units: Sequence[int], dropout: float, name: str):
-    """Dense → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2)."""
+def dense_blocks(x, units: Sequence[int], dropout: float, name: str, dtype: str | None = None):
+    """Dense → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2). `dtype` is of the dense layers."""
     for number, width in enumerate(units, start=1):
         _check_positive(**{f"{name}_units": width})
-        x = dense(width, use_bias=False, name=f"{name}_dense_{number}")(x)
+        x = dense(width, use_bias=False, dtype=dtype, name=f"{name}_dense_{number}")(x)
         # With Keras' momentum of 0.99, the running statistics lag by whole epochs of so few steps.
-        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{number}")(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{number}", dtype="float32")(x)
         x = layers.ReLU(name=f"{name}_relu_{number}")(x)
         x = layers.Dropout(dropout, seed=layer_seed(), name=f"{name}_dropout_{number}")(x)
     return x
@@ -179,3 +180,161 @@ def umlp(n_inputs: int, config: str = DEFAULT, dropout: float = 0.0) -> keras.Mo
         "position": dense(2, name="position")(x),
     }
     return keras.Model(inputs, outputs, name="umlp")
+
+
+# === The unified network ===
+
+
+@keras.saving.register_keras_serializable("fingerprints")
+class Augmentation(layers.Layer):
+    """While training, scans as other devices, moments and failures would give them: (n, t) dBm, NaN = not heard.
+
+    Args:
+        offset: standard deviation in dB of what is added to a whole scan.
+        noise: the same of what is added to each level by itself.
+        loss: the largest share of the heard transmitters that a scan loses; each scan's is drawn between 0 and that.
+    """
+
+    def __init__(self, offset: float, noise: float, loss: float, **settings):
+        super().__init__(**settings)
+        self.offset, self.noise, self.loss = offset, noise, loss
+        self.random = keras.random.SeedGenerator(layer_seed())
+
+    def call(self, rssi, training: bool = False):
+        if not training:
+            return rssi
+        rows = (ops.shape(rssi)[0], 1)
+        rssi = rssi + self.offset * keras.random.normal(rows, seed=self.random)
+        rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
+        share = self.loss * keras.random.uniform(rows, seed=self.random)
+        return ops.where(keras.random.uniform(ops.shape(rssi), seed=self.random) < share, np.float32(np.nan), rssi)
+
+    def get_config(self):
+        return super().get_config() | {"offset": self.offset, "noise": self.noise, "loss": self.loss}
+
+
+@keras.saving.register_keras_serializable("fingerprints")
+class Levels(layers.Layer):
+    """(n, t) dBm with NaN = not heard → (n, k) powed RSSI of the k transmitters in use, (n, 2·k) with `heard`.
+
+    Args:
+        columns: (k,) numbers of the transmitters in use.
+        minimum: (k,) dBm that maps to 0, as in `preprocess.powed`.
+        exponent: β.
+        heard: whether there is also an input that says whether each is heard, however weakly.
+    """
+
+    def __init__(self, columns: Sequence[int], minimum: Sequence[float], exponent: float, heard: bool, **settings):
+        super().__init__(**settings)
+        self.columns, self.minimum = list(map(int, columns)), list(map(float, minimum))
+        self.exponent, self.heard = exponent, heard
+
+    def call(self, rssi):
+        rssi, minimum = ops.take(rssi, np.int32(self.columns), axis=1), np.float32(self.minimum)
+        heard = ops.logical_not(ops.isnan(rssi))
+        level = ops.where(heard, ops.maximum((rssi - minimum) / -minimum, 0.0), 0.0) ** self.exponent
+        return ops.concatenate([level, 0.25 * ops.cast(heard, level.dtype)], axis=1) if self.heard else level
+
+    def get_config(self):
+        names = ("columns", "minimum", "exponent", "heard")
+        return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("fingerprints")
+class CoordinateDecoder(layers.Layer):
+    """(n, 3·e) → `environment` (n, e) probabilities and `position` (n, 2) metres, as regression has them.
+
+    The outputs are e logits of the environment, then for each environment two coordinates of its own range.
+
+    Args:
+        lower, upper: (e, 2) metres, the ranges.
+    """
+
+    def __init__(self, lower: Sequence[Sequence[float]], upper: Sequence[Sequence[float]], **settings):
+        super().__init__(**settings)
+        self.lower, self.upper = np.array(lower, dtype=np.float32), np.array(upper, dtype=np.float32)
+
+    def scaled(self, outputs, environment):
+        """(n, 3·e) outputs, (n, e) one-hot environments → (n, 2) coordinates of that environment's range."""
+        e = len(self.lower)
+        return ops.einsum("ned,ne->nd", ops.reshape(outputs[:, e:], (-1, e, 2)), environment)
+
+    def call(self, outputs):
+        e = len(self.lower)
+        probabilities = ops.softmax(outputs[:, :e])
+        chosen = ops.one_hot(ops.argmax(probabilities, axis=1), e)
+        lower, span = (ops.matmul(chosen, values) for values in (self.lower, self.upper - self.lower))
+        return {"environment": probabilities, "position": lower + span * self.scaled(outputs, chosen)}
+
+    def get_config(self):
+        return super().get_config() | {"lower": self.lower.tolist(), "upper": self.upper.tolist()}
+
+
+class CoordinateLoss(keras.losses.Loss):
+    """Of `CoordinateDecoder`'s input: cross-entropy of the environment, and the error of its scaled coordinates.
+
+    Args:
+        decoder: knows the ranges.
+        distance: whether the error is the mean Euclidean distance, or the mean squared error as in the paper.
+
+    Call:
+        y_true: (n, 5) environment, building, floor, east, north.
+        y_pred: (n, 3·e).
+    """
+
+    def __init__(self, decoder: CoordinateDecoder, distance: bool):
+        super().__init__(name="coordinates")
+        self.decoder, self.distance = decoder, distance
+
+    def call(self, y_true, y_pred):
+        e = len(self.decoder.lower)
+        environment = ops.one_hot(ops.cast(y_true[:, 0], "int32"), e)
+        lower, span = (ops.matmul(environment, v) for v in (self.decoder.lower, self.decoder.upper - self.decoder.lower))
+        squared = ((y_true[:, 3:] - lower) / span - self.decoder.scaled(y_pred, environment)) ** 2
+        error = ops.sqrt(ops.sum(squared, axis=1) + 1e-12) if self.distance else ops.mean(squared, axis=1)
+        return error + ops.categorical_crossentropy(environment, y_pred[:, :e], from_logits=True)
+
+    def get_config(self):
+        return {"decoder": self.decoder.get_config(), "distance": self.distance}
+
+
+def unified(
+    n_transmitters: int,
+    columns: Sequence[int],
+    minimum: Sequence[float],
+    n_outputs: int,
+    *,
+    hidden: Sequence[int] = (1024, 1024),
+    dropout: float = 0.3,
+    exponent: float = float(np.e),
+    heard: bool = True,
+    augmentation: Mapping[str, float] | None = None,
+    precision: str = "mixed_bfloat16",
+) -> keras.Model:
+    """One trunk for all environments: raw dBm of any in, what a head makes its loss of out.
+
+    Args:
+        n_transmitters: of all environments side by side.
+        columns, minimum, exponent, heard: see `Levels`.
+        n_outputs: of the head: places, or 3 for each environment.
+        hidden, dropout: of the trunk.
+        augmentation: arguments of `Augmentation`; None goes without.
+        precision: a Keras dtype policy of the dense layers. Their weights are float32 in any case.
+
+    Returns:
+        A model (batch, n_transmitters) dBm with NaN = not heard → (batch, n_outputs). `decoded` adds a decoder.
+
+    Raises:
+        ValueError: if a size is not positive.
+    """
+    _check_positive(n_transmitters=n_transmitters, n_outputs=n_outputs)
+    inputs = keras.Input((n_transmitters,), name="rssi")
+    x = Augmentation(**augmentation, name="augmentation")(inputs) if augmentation else inputs
+    x = Levels(columns, minimum, exponent, heard, name="levels")(x)
+    x = dense_blocks(x, hidden, dropout, "trunk", dtype=precision)
+    return keras.Model(inputs, dense(n_outputs, dtype=precision, name="head")(x), name="unified")
+
+
+def decoded(network: keras.Model, decoder: layers.Layer) -> keras.Model:
+    """The trained network with its decoder: dBm → environment, position and what else the decoder tells."""
+    return keras.Model(network.input, decoder(network.output), name="localizer")

@@ -17,6 +17,12 @@ PARTS = ("train", "validation", "test")
 NOT_HEARD_DBM = {"ujiindoorloc": -105.0, "lorawan_antwerp": -128.0}
 
 
+def not_heard_dbm(fingerprints: FingerprintSet) -> float:
+    """The level that stands for "not heard": where none is known for an environment, 1 dB under its weakest RSSI."""
+    known = NOT_HEARD_DBM.get(fingerprints.name)
+    return float(np.nanmin(fingerprints.rssi)) - 1 if known is None else known
+
+
 def select_transmitters(
     rssi: np.ndarray, missing_share: float = MISSING_SHARE, rows: np.ndarray | None = None
 ) -> np.ndarray:

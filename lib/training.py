@@ -71,20 +71,22 @@ def _whole_epochs(step: Callable, rows: tuple, batch_size: int) -> Callable:
 
 
 def _fit_in_memory(
-    model: keras.Model, train: tuple, validation: tuple, epochs: int, batch_size: int, label: str, watchers: list
+    model: keras.Model, train: tuple, validation: tuple | None, epochs: int, batch_size: int, label: str, watchers: list
 ) -> list[dict]:
     """What `Model.fit` does and returns, one dict an epoch, for rows that fit in memory (TensorFlow only)."""
-    learn = _whole_epochs(model.train_step, train, batch_size)
-    validate = _whole_epochs(model.test_step, validation, 4096)
-    rows, validation_rows = (np.arange(len(part[0]), dtype=np.int32) for part in (train, validation))
+    rows = np.arange(len(train[0]), dtype=np.int32)
+    passes = {"": _whole_epochs(model.train_step, train, batch_size)}
+    if validation is not None:
+        passes["val_"] = _whole_epochs(model.test_step, validation, 4096)
+        validation_rows = np.arange(len(validation[0]), dtype=np.int32)
     history, watching = [], keras.callbacks.CallbackList(watchers, model=model)
     watching.on_train_begin()
     for epoch in trange(epochs, desc=label, leave=False):
         results = {}
         shuffled = np.random.permutation(rows)  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
-        for prefix, go_through, order in ("", learn, shuffled), ("val_", validate, validation_rows):
+        for prefix, go_through in passes.items():
             model.reset_metrics()
-            go_through(keras.ops.convert_to_tensor(order))
+            go_through(keras.ops.convert_to_tensor(validation_rows if prefix else shuffled))
             results |= {f"{prefix}{name}": float(value) for name, value in model.get_metrics_result().items()}
         history.append(results)
         watching.on_epoch_end(epoch, results)
@@ -97,12 +99,13 @@ def _fit_in_memory(
 def fit(
     model: keras.Model,
     train: tuple,
-    validation: tuple,
+    validation: tuple | None,
     *,
     loss,
     epochs: int,
     batch_size: int,
     learning_rate: float,
+    weight_decay: float | None = None,
     decay: bool = True,
     patience: int | None = None,
     label: str = "training",
@@ -111,17 +114,18 @@ def fit(
 
     Args:
         model: a network with one output `position` (n, 2), or several outputs by name.
-        train, validation: (x, y), y an array or a dict of arrays by output name.
-        loss: name of a Keras loss, or a dict by output name.
+        train, validation: (x, y), y an array or a dict of arrays by output name; no validation rows are None.
+        loss: name of a Keras loss, a dict by output name, or a loss of its own for a model's one output.
         epochs, batch_size, learning_rate: positive numbers.
+        weight_decay: decoupled from the gradient (AdamW, Loshchilov & Hutter 2019); None goes without.
         decay: whether the learning rate falls to 0 along a cosine over all epochs, or stays what it is.
         patience: stop after so many epochs without a lower validation loss, and go back to the weights that had the
             lowest; None trains all epochs and keeps the last.
         label: shown beside the progress bar.
 
     Returns:
-        One row an epoch: `epoch`, `loss`, `rmse` (of the normalised position), and the same for validation rows with
-        `val_` before the name.
+        One row an epoch: `epoch`, `loss`, `rmse` (of the normalised position, where the loss is one by name), and the
+        same for validation rows with `val_` before the name.
 
     Raises:
         ValueError: if epochs, batch size or learning rate is not positive, or the loss becomes NaN.
@@ -130,13 +134,13 @@ def fit(
         if not value > 0:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
     watchers = [] if patience is None else [keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)]
-    rmse = keras.metrics.RootMeanSquaredError(name="rmse")
+    rmse = [] if isinstance(loss, keras.losses.Loss) else [keras.metrics.RootMeanSquaredError(name="rmse")]
     steps = epochs * -(-len(train[0]) // batch_size)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
     model.compile(
-        optimizer=Adam(rate),
+        optimizer=Adam(rate, weight_decay=weight_decay),
         loss=loss,
-        metrics={"position": [rmse]} if isinstance(loss, dict) else [rmse],
+        metrics={"position": rmse} if isinstance(loss, dict) else rmse,
     )
     if keras.backend.backend() == "tensorflow":
         history = _fit_in_memory(model, train, validation, epochs, batch_size, label, watchers)
@@ -202,10 +206,14 @@ def predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
 
 
+def _described(thing) -> dict | str:
+    return thing.get_config() if hasattr(thing, "get_config") else str(thing)
+
+
 def digest(about: list | dict, arrays: list[np.ndarray], code: bytes = b"") -> str:
     """Of all that decides a run: what it is about, the data, Keras, this file and other code that takes part."""
-    engine = [keras.__version__, keras.backend.backend(), THREADS]
-    found = hashlib.sha256(json.dumps([about, engine], sort_keys=True, default=str).encode() + _THIS_FILE + code)
+    about = [about, keras.__version__, keras.backend.backend(), THREADS]
+    found = hashlib.sha256(json.dumps(about, sort_keys=True, default=_described).encode() + _THIS_FILE + code)
     for array in arrays:
         found.update(np.ascontiguousarray(array).tobytes())
     return found.hexdigest()
@@ -246,9 +254,12 @@ def run(
     folder: Path,
     build: Callable[[], keras.Model],
     train: tuple,
-    validation: tuple,
+    validation: tuple | None,
     test: np.ndarray,
     seed: int,
+    *,
+    finish: Callable[[keras.Model], keras.Model] = lambda trained: trained,
+    code: bytes = b"",
     **settings,
 ) -> Run:
     """Seed, build, train and predict the test rows; or the run in `folder`, if the very same one was finished there.
@@ -261,22 +272,25 @@ def run(
         train, validation: (x, y) as in `fit`.
         test: (n_test, inputs) scans to predict.
         seed: of the network's first weights, the order of rows and the dropout.
+        finish: makes of the trained network the one that predicts.
+        code: of what takes part beside this file, where a loss or layers of our own do.
         settings: the other arguments of `fit`; the label is the folder's name.
     """
     keras.utils.set_random_seed(seed)
     model = build()
+    predictor = finish(model)
     arrays = [*model.get_weights(), *keras.tree.flatten((train, validation, test))]
-    key = digest([model.get_config(), settings | {"seed": seed}], arrays)
-    if kept := recall(folder, key, model):
+    key = digest([predictor.get_config(), settings | {"seed": seed}], arrays, code)
+    if kept := recall(folder, key, predictor):
         return kept
     started = time.perf_counter()
     curves = fit(model, train, validation, label=folder.name, **settings)
     trained = time.perf_counter()
-    predict(model, test)  # the first call also sets up threads and memory
+    predict(predictor, test)  # the first call also sets up threads and memory
     predicting = time.perf_counter()
-    predicted = predict(model, test)
+    predicted = predict(predictor, test)
     predict_us = (time.perf_counter() - predicting) / len(test) * 1e6
-    return keep(folder, key, Run(model, curves, predicted, trained - started, predict_us))
+    return keep(folder, key, Run(predictor, curves, predicted, trained - started, predict_us))
 
 
 # === The paper's networks ===

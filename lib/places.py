@@ -1,0 +1,210 @@
+"""Places: what a network that classifies positions chooses among, in one environment or in several.
+
+Indoors a place is a reference point, where scans were taken; where hardly two scans share a position, as outdoors, it
+is a cell of a grid. A network learns how near each place is to the scan's position (`PlaceLoss`), and environment,
+building, floor and position are all decoded from the probabilities of the places (`PlaceDecoder`).
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from lib import quiet_import
+from lib.fingerprints import FingerprintSet
+
+with quiet_import():
+    import keras
+    from keras import layers, ops
+
+REVISITED = 4  # so many rows a position, and positions are reference points
+CELLS = 600  # of a grid, about
+FLOOR_SIGMAS, BUILDING_SIGMAS = 1.5, 7.5  # how far another floor or building is, in the places' sigma
+IMPOSSIBLE = -1e9  # log probability
+SIGMA_OF_CELL, SIGMA_OF_SPACING = 2 / 3, 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The places of one environment or of several.
+
+    Attributes:
+        environment: (c,) integers, which environment of several.
+        building, floor: (c,) integers, -1 where there are none.
+        position: (c, 2) float64 metres in the frame of the place's environment.
+        sigma: (c,) metres, how far from a scan's position a place still counts as near.
+    """
+
+    environment: np.ndarray
+    building: np.ndarray
+    floor: np.ndarray
+    position: np.ndarray
+    sigma: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.position)
+
+    def config(self) -> dict[str, list]:
+        """Its fields as lists, for JSON."""
+        return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
+
+    @classmethod
+    def of(cls, fingerprints: FingerprintSet, cell: float | None = None, sigma: float | None = None) -> "Places":
+        """The reference points or grid cells of training rows.
+
+        Args:
+            fingerprints: training rows of one environment.
+            cell: side of the grid in metres, 0 for the positions themselves; None takes the positions if on average
+                `REVISITED` rows share one, else a grid of about `CELLS` cells.
+            sigma: in metres; None stands for 2/3 of the cell, or twice the median spacing of reference points.
+
+        Raises:
+            ValueError: if cell or sigma is negative.
+        """
+        for name, value in {"cell": cell, "sigma": sigma}.items():
+            if value is not None and value < 0:
+                raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+        label = labels(fingerprints)
+        if cell is None:
+            cell = 0.0 if len(fingerprints) >= REVISITED * len(_distinct(label, 0)[0]) else _cell_for(label)
+        keys, members = _distinct(label, cell)
+        order = np.argsort(members, kind="stable")
+        groups = np.split(label[order], np.flatnonzero(np.diff(members[order])) + 1)
+        position = np.array([np.median(group[:, 2:], axis=0) for group in groups])
+        sigma = sigma or (SIGMA_OF_CELL * cell if cell else SIGMA_OF_SPACING * _spacing(keys))
+        building, floor = keys[:, :2].astype(np.int64).T
+        return cls(np.zeros(len(keys), np.int64), building, floor, position, np.full(len(keys), sigma))
+
+
+def labels(fingerprints: FingerprintSet) -> np.ndarray:
+    """(n, 4) float64: building, floor (-1 where there are none) and position in metres."""
+    absent = np.full(len(fingerprints), -1)
+    fields = [getattr(fingerprints, name) for name in ("building", "floor")]
+    return np.column_stack([*(absent if field is None else field for field in fields), fingerprints.position])
+
+
+def joined(environments: Sequence[Places]) -> Places:
+    """The places of several environments, numbered in this order."""
+    numbers = np.repeat(np.arange(len(environments)), [len(places) for places in environments])
+    fields = [field.name for field in dataclasses.fields(Places) if field.name != "environment"]
+    return Places(numbers, **{name: np.concatenate([getattr(p, name) for p in environments]) for name in fields})
+
+
+def _distinct(label: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 4) labels → the distinct ones, positions by their cell, and (n,) which one each row has."""
+    keys = np.column_stack([label[:, :2], np.floor(label[:, 2:] / cell) if cell else label[:, 2:]])
+    return np.unique(keys, axis=0, return_inverse=True)
+
+
+def _cell_for(label: np.ndarray) -> float:
+    """Side in metres of a grid of which about `CELLS` cells hold rows."""
+    side = np.ptp(label[:, 2:], axis=0).max()
+    while len(_distinct(label, side)[0]) < CELLS and side > 1:
+        side /= 1.1
+    return float(side)
+
+
+def _spacing(places: np.ndarray) -> float:
+    """Median distance in metres of a reference point to the nearest on the same floor."""
+    far = 1e7 * np.unique(places[:, :2], axis=0, return_inverse=True)[1]  # floors side by side
+    spread = places[:, 2:] + np.column_stack([far, np.zeros_like(far)])
+    nearest, _ = cKDTree(spread).query(spread, k=min(2, len(spread)))
+    return float(max(np.median(np.atleast_2d(nearest)[:, -1]), 1e-3))
+
+
+# === In a network ===
+
+
+class PlaceLoss(keras.losses.Loss):
+    """Cross-entropy between a softmax over places and soft targets ∝ exp(−distance / sigma).
+
+    The distance to a place on another floor or in another building is longer by some sigmas; places of another
+    environment have no part.
+
+    Args:
+        places: c places.
+
+    Call:
+        y_true: (n, 5) environment, building, floor, east, north.
+        y_pred: (n, c) logits.
+    """
+
+    def __init__(self, places: Places):
+        super().__init__(name="places")
+        self.places = places
+
+    def call(self, y_true, y_pred):
+        of, sigma = self.places, self.places.sigma.astype(np.float32)
+        environment, building, floor, east, north = (y_true[:, column : column + 1] for column in range(5))
+        metres = ops.sqrt((east - _row(of.position[:, 0])) ** 2 + (north - _row(of.position[:, 1])) ** 2 + 1e-9)
+        sigmas = metres / sigma + FLOOR_SIGMAS * ops.abs(floor - _row(of.floor))
+        sigmas += BUILDING_SIGMAS * ops.cast(building != _row(of.building), "float32")
+        log_near = ops.where(environment == _row(of.environment), -sigmas, IMPOSSIBLE)
+        return ops.categorical_crossentropy(ops.softmax(log_near), ops.cast(y_pred, "float32"), from_logits=True)
+
+    def get_config(self):
+        return {"places": self.places.config()}
+
+
+def _row(values) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32)[None]
+
+
+@keras.saving.register_keras_serializable("fingerprints")
+class PlaceDecoder(layers.Layer):
+    """(n, c) logits of places → where the scan was taken.
+
+    Everything is told by one distribution: the environment with the highest probability, in it the building, in that
+    the floor; and of all places in the environment the geometric median, which of two likely places takes one where
+    the mean would lie between them.
+
+    Args:
+        places: of c places, `Places` or what `get_config` made of them.
+        iterations: of Weiszfeld's algorithm (1937).
+
+    Call returns `environment` (n, e) probabilities, `building` and `floor` (n,) numbers, −1 where there are none,
+    `position` (n, 2) metres in the environment's frame, and `spread` (n,), the expected distance of the place from it.
+    """
+
+    def __init__(self, places: Places | dict, iterations: int = 20, **settings):
+        super().__init__(**settings)
+        if isinstance(places, dict):
+            places = Places(**{name: np.array(values) for name, values in places.items()})
+        self.places, self.iterations = places, iterations
+
+    def _chosen(self, probabilities, labels: np.ndarray):
+        """(n, c) probabilities, (c,) labels → (n, c) probabilities with the most likely label only, (n,) that label."""
+        names, members = np.unique(labels, return_inverse=True)
+        best = ops.argmax(ops.matmul(probabilities, np.eye(len(names), dtype=np.float32)[members]), axis=1)
+        here = ops.equal(ops.expand_dims(ops.cast(best, "int32"), 1), np.int32(members)[None])
+        return probabilities * ops.cast(here, "float32"), ops.take(np.int32(names), best)
+
+    def call(self, logits):
+        of, probabilities = self.places, ops.softmax(ops.cast(logits, "float32"))
+        one_hot = np.eye(of.environment.max() + 1, dtype=np.float32)[of.environment]
+        inside, _ = self._chosen(probabilities, of.environment)
+        in_building, building = self._chosen(inside, of.building)
+        _, floor = self._chosen(in_building, of.floor)
+        weights = inside / ops.sum(inside, axis=1, keepdims=True)
+        east, north = (_row(of.position[:, axis]) for axis in (0, 1))
+        mean_east, mean_north = (ops.sum(weights * axis, axis=1, keepdims=True) for axis in (east, north))
+        for _ in range(self.iterations):
+            pull = weights / ops.maximum(_distance(east - mean_east, north - mean_north), 1e-2)
+            pull = pull / ops.sum(pull, axis=1, keepdims=True)
+            mean_east, mean_north = (ops.sum(pull * axis, axis=1, keepdims=True) for axis in (east, north))
+        return {
+            "environment": ops.matmul(probabilities, one_hot),
+            "building": building,
+            "floor": floor,
+            "position": ops.concatenate([mean_east, mean_north], axis=1),
+            "spread": ops.sum(weights * _distance(east - mean_east, north - mean_north), axis=1),
+        }
+
+    def get_config(self):
+        return super().get_config() | {"places": self.places.config(), "iterations": self.iterations}
+
+
+def _distance(east, north):
+    return ops.sqrt(east**2 + north**2 + 1e-9)

@@ -1,0 +1,121 @@
+"""From the FingerprintSets of several environments to one trained network that locates in all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lib import models, places, training
+from lib.fingerprints import FingerprintSet, require_memory
+from lib.places import PlaceDecoder, PlaceLoss, Places
+from lib.preprocess import not_heard_dbm
+
+AUGMENTATION = {"offset": 3.0, "noise": 2.0, "loss": 0.3}
+SETTINGS = {"epochs": 40, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
+HEADS = ("places", "distance", "squared")
+MOST_PASSES = 4  # over the rows of a small environment in an epoch
+_CODE = b"".join(Path(module.__file__).read_bytes() for module in (models, places)) + Path(__file__).read_bytes()
+
+
+def side_by_side(environments: Sequence[FingerprintSet], shared_columns: bool = False) -> np.ndarray:
+    """Scans of several environments as one matrix, those of the first environment first.
+
+    Args:
+        environments: e sets.
+        shared_columns: False gives the transmitters of each environment columns of their own; True puts all into the
+            same, so that which columns are in use does not tell the environment.
+
+    Returns:
+        (Σn, Σt) float32 dBm, or (Σn, max t) with shared columns; NaN = not heard, and in what are others' columns.
+    """
+    widths = [len(one.transmitters) for one in environments]
+    starts = [0] * len(widths) if shared_columns else np.cumsum([0, *widths[:-1]])
+    rows, width = sum(map(len, environments)), max(np.add(starts, widths))
+    require_memory(rows, width)
+    rssi, row = np.full((rows, width), np.nan, dtype=np.float32), 0
+    for one, start in zip(environments, starts, strict=True):
+        rssi[row : row + len(one), start : start + len(one.transmitters)] = one.rssi
+        row += len(one)
+    return rssi
+
+
+def targets(environments: Sequence[FingerprintSet]) -> np.ndarray:
+    """(Σn, 5) float32: environment, building, floor (−1 where there are none), metres east and north."""
+    numbers = np.repeat(np.arange(len(environments)), [len(one) for one in environments])
+    return np.column_stack([numbers, np.concatenate([places.labels(one) for one in environments])]).astype(np.float32)
+
+
+def passes(counts: Sequence[int]) -> list[int]:
+    """How often an epoch goes over the rows of each environment, so that the largest does not have it to itself."""
+    return [min(MOST_PASSES, max(1, round(max(counts) / count))) for count in counts]
+
+
+def train(
+    learning: Sequence[FingerprintSet],
+    predicted: Sequence[FingerprintSet],
+    folder: Path,
+    seed: int,
+    *,
+    validation: Sequence[FingerprintSet] | None = None,
+    head: str = "places",
+    grids: Sequence[dict] | None = None,
+    shared_columns: bool = False,
+    augmentation: dict | None = AUGMENTATION,
+    network: dict | None = None,
+    **settings,
+) -> training.Run:
+    """Train one network on all rows of `learning`.
+
+    Args:
+        learning: one set for each environment.
+        predicted: sets of the same environments, whose scans are predicted.
+        folder, seed: see `training.run`.
+        validation: sets of the same environments, on which the curves show the loss; None for no such curve.
+        head: `places` classifies; `distance` and `squared` regress coordinates by this error.
+        grids: arguments of `Places.of` for each environment.
+        shared_columns: see `side_by_side`.
+        augmentation: see `models.Augmentation`; None goes without.
+        network: other arguments of `models.unified`.
+        settings: those of `training.fit` in the place of `SETTINGS`.
+
+    Returns:
+        A run whose predictions are what the decoder says of the scans of `predicted`.
+
+    Raises:
+        ValueError: if there is no such head.
+    """
+    if head not in HEADS:
+        raise ValueError(f"`head` must be one of {', '.join(HEADS)}. Received: {head}")
+    rssi, y = side_by_side(learning, shared_columns), targets(learning)
+    columns = np.flatnonzero(~np.isnan(rssi).all(axis=0))
+    minimum = np.full(rssi.shape[1], np.inf)
+    start = 0
+    for one in learning:
+        width = len(one.transmitters)
+        minimum[start : start + width] = np.minimum(minimum[start : start + width], not_heard_dbm(one))
+        start += 0 if shared_columns else width
+    if head == "places":
+        grids = grids or [{}] * len(learning)
+        of = places.joined([Places.of(one, **grid) for one, grid in zip(learning, grids, strict=True)])
+        decoder, loss, n_outputs = PlaceDecoder(of, name="decoder"), PlaceLoss(of), len(of)
+    else:
+        bounds = [[one.position.min(axis=0), one.position.max(axis=0)] for one in learning]
+        decoder = models.CoordinateDecoder(*zip(*bounds, strict=True), name="decoder")
+        loss, n_outputs = models.CoordinateLoss(decoder, distance=head == "distance"), 3 * len(learning)
+    counts = [len(one) for one in learning]
+    repeated = np.repeat(passes(counts), counts)
+    rows = np.repeat(np.arange(len(rssi)), repeated)
+    return training.run(
+        folder,
+        lambda: models.unified(
+            rssi.shape[1], columns, minimum[columns], n_outputs, augmentation=augmentation, **network or {}
+        ),
+        (rssi[rows], y[rows]),
+        validation and (side_by_side(validation, shared_columns), targets(validation)),
+        side_by_side(predicted, shared_columns),
+        seed,
+        finish=lambda trained: models.decoded(trained, decoder),
+        code=_CODE,
+        loss=loss,
+        **SETTINGS | settings,
+    )
