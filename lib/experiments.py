@@ -19,7 +19,8 @@ import papermill
 import sklearn
 import yaml
 
-from lib import baseline_networks, baselines, datasets, models, paths, preprocess, results, splits, training
+from lib import baseline_networks, baselines, datasets, models, paths, preprocess, results, splits, training, unified
+from lib.fingerprints import joined
 from lib.paths import Workspace
 from lib.preprocess import PARTS, ProcessedSet, unify
 
@@ -65,6 +66,7 @@ LOCALIZERS = {
     "source_labels": Localizer(spoilt="labels"),
     "source_scans": Localizer(spoilt="scans"),
 }
+TOGETHER = ("umlp", "unified")  # learn several environments at once
 COMPARATORS = baselines.BASELINES | baseline_networks.NETWORKS
 SEARCHED = baselines.SEARCHED | baseline_networks.SEARCHED  # settings, of which notebook 00 shows the errors
 _CODE = {  # what decides the run of a comparator beside its rows, as imported
@@ -76,7 +78,7 @@ _CODE = {  # what decides the run of a comparator beside its rows, as imported
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: on one protocol, or of the U-MLP on a pair of them. Without a seed where nothing is random.
+    """One training: on one protocol, or of a unified network on several. Without a seed where nothing is random.
 
     Raises:
         ValueError: if the share is not in (0, 1].
@@ -86,6 +88,7 @@ class Cell:
     protocols: tuple[str, ...]
     seed: int | None
     share: float = 1.0
+    validates: bool = False  # whether it predicts the validation rows, and learns from none of them
 
     def __post_init__(self):
         if not 0 < self.share <= 1:
@@ -94,8 +97,8 @@ class Cell:
     @property
     def name(self) -> str:
         """The folder of its run: with all rows, that of notebook 03 or 04."""
-        words = [self.model, *self.protocols]
-        if self.model != "umlp":
+        words = [self.model, *self.protocols, *(["validation"] if self.validates else [])]
+        if self.model in LOCALIZERS or self.model in COMPARATORS:
             words = [ENVIRONMENTS[self.protocols[0]], *self.protocols, self.model]
         seed = "" if self.seed is None else f"-s{self.seed}"
         return "-".join([*words, *([f"{self.share:g}"] if self.share < 1 else [])]) + seed
@@ -121,13 +124,13 @@ def cells(
 ) -> list[Cell]:
     """Every combination that there is.
 
-    The U-MLP takes each pair of which at least one protocol is among `protocols`; what needs floors is left out
-    outdoors, and what is not random has one cell in the place of one a seed.
+    The unified networks take each pair of which at least one protocol is among `protocols`; what needs floors is left
+    out outdoors, and what is not random has one cell in the place of one a seed.
     """
     return [
         Cell(model, group, seed, share)
         for model in models
-        for group in (PAIRS if model == "umlp" else [(protocol,) for protocol in ENVIRONMENTS])
+        for group in (PAIRS if model in TOGETHER else [(protocol,) for protocol in ENVIRONMENTS])
         if not set(group).isdisjoint(protocols)
         and (model not in baseline_networks.INDOORS_ONLY or ENVIRONMENTS[group[0]] == "ujiindoorloc")
         for seed, share in itertools.product([None] if model in baselines.SEEDLESS else seeds, shares)
@@ -252,29 +255,63 @@ def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.
     return run, data, n_train
 
 
-def _places(data: ProcessedSet, predicted: dict[str, np.ndarray]) -> dict:
-    """How often building and floor were right, and (n_test,) whether all of them were, where they were predicted."""
-    if "floor" not in predicted:
+def train_unified(
+    cell: Cell, settings: dict, workspace: Workspace
+) -> tuple[training.Run, list[ProcessedSet], list[int]]:
+    """The run of a unified network, the sets it is about, and how many rows of each it learnt from.
+
+    It chooses nothing on validation rows, so it learns from them, too, unless the cell is there to validate. Settings
+    are those of `unified.train` by the cell's model; `grids` are by protocol.
+    """
+    sets = [processed(protocol, workspace) for protocol in cell.protocols]
+    parts = [[_fingerprints(data.environment)[data.rows[getattr(data.split, part)]] for part in PARTS] for data in sets]
+    how = dict(settings[cell.model])
+    grids = how.pop("grids", {})
+    learning = [train if cell.validates else joined(train, validation) for train, validation, _ in parts]
+    predicted = [validation if cell.validates else test for _, validation, test in parts]
+    how |= {"grids": [grids.get(protocol, {}) for protocol in cell.protocols]}
+    how |= {"validation": predicted} if cell.validates else {}
+    run = unified.train(learning, predicted, workspace.models / cell.name, cell.seed, **how)
+    return run, sets, list(map(len, learning))
+
+
+def _places(data: ProcessedSet, predicted: dict[str, np.ndarray], part: str = "test") -> dict:
+    """How often building and floor were right, and (n,) whether all of them were, where they were predicted."""
+    rows = _fingerprints(data.environment)[data.rows[getattr(data.split, part)]]
+    if "floor" not in predicted or rows.floor is None:
         return {}
-    test = _fingerprints(data.environment)[data.rows[data.split.test]]
-    right = {field: predicted[field] == getattr(test, field) for field in ("building", "floor")}
+    right = {field: predicted[field] == getattr(rows, field) for field in ("building", "floor")}
     hits = {f"{field}_hit": float(hit.mean()) for field, hit in right.items()}
     return hits | {"right_place": right["building"] & right["floor"]}
 
 
 def result_rows(cell: Cell, settings: dict, workspace: Workspace) -> list[dict]:
     """A result row, with its `share`, for each set that the cell is about."""
+    part = "validation" if cell.validates else "test"
     if cell.model in COMPARATORS:
         run, data, n_train = compare(cell, settings, workspace)
-        sets, positions, places = [data], [run.predicted["position"]], _places(data, run.predicted)
-    else:
+        sets, counts, outputs = [data], [n_train], [run.predicted]
+    elif cell.model in LOCALIZERS or cell.model == "umlp":
         run, sets, n_train = train(cell, settings, workspace)
-        ends = np.cumsum([len(data.split.test) for data in sets])
-        parts = zip(sets, np.split(run.predicted["position"], ends[:-1]), strict=True)
-        positions, places = [data.position_scaling.inverse(predicted) for data, predicted in parts], {}
-    about = {"n_train": n_train, "share": cell.share, "epochs": len(run.curves) or None}
-    about |= {"fit_seconds": run.seconds, "predict_us": run.predict_us, **places}
-    return [
-        results.evaluated(data, cell.model, cell.seed, where, workspace, **about)
-        for data, where in zip(sets, positions, strict=True)
-    ]
+        counts, outputs = [n_train] * len(sets), _split(run.predicted, sets, "test")
+        for data, output in zip(sets, outputs, strict=True):
+            output["position"] = data.position_scaling.inverse(output["position"])
+    else:
+        run, sets, counts = train_unified(cell, settings, workspace)
+        outputs = _split(run.predicted, sets, part)
+    about = {"share": cell.share, "epochs": len(run.curves) or None}
+    about |= {"fit_seconds": run.seconds, "predict_us": run.predict_us}
+    rows = []
+    for number, (data, n_train, output) in enumerate(zip(sets, counts, outputs, strict=True)):
+        about_set = about | {"n_train": n_train} | _places(data, output, part)
+        if cell.model not in LOCALIZERS and "environment" in output and output["environment"].shape[1] > 1:
+            about_set["environment_hit"] = float((output["environment"].argmax(axis=1) == number).mean())
+        rows.append(results.evaluated(data, cell.model, cell.seed, output["position"], workspace, part, **about_set))
+    return rows
+
+
+def _split(outputs: dict[str, np.ndarray], sets: list[ProcessedSet], part: str) -> list[dict[str, np.ndarray]]:
+    """Outputs for the rows of several sets, one after the other → those of each set."""
+    ends = np.cumsum([len(getattr(data.split, part)) for data in sets])[:-1]
+    by_name = {name: np.split(values, ends) for name, values in outputs.items()}
+    return [{name: values[number] for name, values in by_name.items()} for number in range(len(sets))]

@@ -1,9 +1,9 @@
 """The networks as Keras functional builders: the paper's encoder, base model, predictive head, localizer and U-MLP,
 and the unified network that classifies positions.
 
-In the paper's, a dense layer is followed by batch normalisation, ReLU and dropout throughout (the paper's section III-A). The paper's
-text states neither widths nor dropout rates. Those of `CONFIGS` are candidates; `make search` compares them on
-validation rows, and the builders' defaults are what it chose.
+In the paper's, a dense layer is followed by batch normalisation, ReLU and dropout throughout (section III-A). Its text
+states neither widths nor dropout rates. Those of `CONFIGS` are candidates; `make search` compares them on validation
+rows, and the builders' defaults are what it chose.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def dense(units: int, **settings) -> layers.Dense:
 
 
 def dense_blocks(x, units: Sequence[int], dropout: float, name: str, dtype: str | None = None):
-    """Dense → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2). `dtype` is of the dense layers."""
+    """Dense (of that `dtype`) → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2)."""
     for number, width in enumerate(units, start=1):
         _check_positive(**{f"{name}_units": width})
         x = dense(width, use_bias=False, dtype=dtype, name=f"{name}_dense_{number}")(x)
@@ -289,7 +289,9 @@ class CoordinateLoss(keras.losses.Loss):
     def call(self, y_true, y_pred):
         e = len(self.decoder.lower)
         environment = ops.one_hot(ops.cast(y_true[:, 0], "int32"), e)
-        lower, span = (ops.matmul(environment, v) for v in (self.decoder.lower, self.decoder.upper - self.decoder.lower))
+        lower, span = (
+            ops.matmul(environment, v) for v in (self.decoder.lower, self.decoder.upper - self.decoder.lower)
+        )
         squared = ((y_true[:, 3:] - lower) / span - self.decoder.scaled(y_pred, environment)) ** 2
         error = ops.sqrt(ops.sum(squared, axis=1) + 1e-12) if self.distance else ops.mean(squared, axis=1)
         return error + ops.categorical_crossentropy(environment, y_pred[:, :e], from_logits=True)
@@ -304,12 +306,12 @@ def unified(
     minimum: Sequence[float],
     n_outputs: int,
     *,
-    hidden: Sequence[int] = (1024, 1024),
-    dropout: float = 0.3,
-    exponent: float = float(np.e),
-    heard: bool = True,
-    augmentation: Mapping[str, float] | None = None,
-    precision: str = "mixed_bfloat16",
+    hidden: Sequence[int],
+    dropout: float,
+    exponent: float,
+    heard: bool,
+    augmentation: Mapping[str, float] | None,
+    precision: str,
 ) -> keras.Model:
     """One trunk for all environments: raw dBm of any in, what a head makes its loss of out.
 

@@ -6,6 +6,7 @@ building, floor and position are all decoded from the probabilities of the place
 """
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,7 +52,9 @@ class Places:
         return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
 
     @classmethod
-    def of(cls, fingerprints: FingerprintSet, cell: float | None = None, sigma: float | None = None) -> "Places":
+    def of(
+        cls, fingerprints: FingerprintSet, cell: float | None = None, sigma: float | None = None, margin: float = 0.0
+    ) -> "Places":
         """The reference points or grid cells of training rows.
 
         Args:
@@ -59,11 +62,13 @@ class Places:
             cell: side of the grid in metres, 0 for the positions themselves; None takes the positions if on average
                 `REVISITED` rows share one, else a grid of about `CELLS` cells.
             sigma: in metres; None stands for 2/3 of the cell, or twice the median spacing of reference points.
+            margin: in metres; a grid also has the cells so near to a training row that hold none. By soft targets
+                larger than a cell, a network learns of them, too.
 
         Raises:
-            ValueError: if cell or sigma is negative.
+            ValueError: if cell, sigma or margin is negative.
         """
-        for name, value in {"cell": cell, "sigma": sigma}.items():
+        for name, value in {"cell": cell, "sigma": sigma, "margin": margin}.items():
             if value is not None and value < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
         label = labels(fingerprints)
@@ -73,6 +78,10 @@ class Places:
         order = np.argsort(members, kind="stable")
         groups = np.split(label[order], np.flatnonzero(np.diff(members[order])) + 1)
         position = np.array([np.median(group[:, 2:], axis=0) for group in groups])
+        if cell and margin:
+            empty = _empty_cells(keys, label, cell, margin)
+            keys = np.concatenate([keys, empty])
+            position = np.concatenate([position, (empty[:, 2:] + 0.5) * cell])
         sigma = sigma or (SIGMA_OF_CELL * cell if cell else SIGMA_OF_SPACING * _spacing(keys))
         building, floor = keys[:, :2].astype(np.int64).T
         return cls(np.zeros(len(keys), np.int64), building, floor, position, np.full(len(keys), sigma))
@@ -106,11 +115,27 @@ def _cell_for(label: np.ndarray) -> float:
     return float(side)
 
 
+def _beside_each_other(label: np.ndarray) -> np.ndarray:
+    """(n, 4) labels → (n, 3) metres in which other floors and buildings are far away."""
+    return np.column_stack([label[:, 2:], 1e7 * label[:, 0] + 1e5 * label[:, 1]])
+
+
+def _empty_cells(keys: np.ndarray, label: np.ndarray, cell: float, margin: float) -> np.ndarray:
+    """(m, 4) further keys of cells whose centre is at most `margin` metres from a row."""
+    reach = int(np.ceil(margin / cell))
+    steps = np.array(list(itertools.product([0], [0], *[range(-reach, reach + 1)] * 2)))
+    near = np.unique((keys[:, None] + steps).reshape(-1, 4), axis=0)
+    centres = near.copy()
+    centres[:, 2:] = (near[:, 2:] + 0.5) * cell
+    distance, _ = cKDTree(_beside_each_other(label)).query(_beside_each_other(centres))
+    held = (near[:, None] == keys).all(axis=2).any(axis=1)
+    return near[(distance <= margin) & ~held]
+
+
 def _spacing(places: np.ndarray) -> float:
     """Median distance in metres of a reference point to the nearest on the same floor."""
-    far = 1e7 * np.unique(places[:, :2], axis=0, return_inverse=True)[1]  # floors side by side
-    spread = places[:, 2:] + np.column_stack([far, np.zeros_like(far)])
-    nearest, _ = cKDTree(spread).query(spread, k=min(2, len(spread)))
+    apart = _beside_each_other(places)
+    nearest, _ = cKDTree(apart).query(apart, k=min(2, len(apart)))
     return float(max(np.median(np.atleast_2d(nearest)[:, -1]), 1e-3))
 
 
@@ -162,13 +187,13 @@ class PlaceDecoder(layers.Layer):
 
     Args:
         places: of c places, `Places` or what `get_config` made of them.
-        iterations: of Weiszfeld's algorithm (1937).
+        iterations: of Weiszfeld's algorithm (1937); none leaves the mean.
 
     Call returns `environment` (n, e) probabilities, `building` and `floor` (n,) numbers, −1 where there are none,
     `position` (n, 2) metres in the environment's frame, and `spread` (n,), the expected distance of the place from it.
     """
 
-    def __init__(self, places: Places | dict, iterations: int = 20, **settings):
+    def __init__(self, places: Places | dict, iterations: int = 10, **settings):
         super().__init__(**settings)
         if isinstance(places, dict):
             places = Places(**{name: np.array(values) for name, values in places.items()})

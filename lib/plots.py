@@ -52,7 +52,7 @@ def _pair(height: float = 4.2) -> tuple[Figure, np.ndarray]:
     return figure, axes
 
 
-def _panels(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
+def by_protocol(rows: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     """Rows by (environment, protocol), in the order in which the protocols are defined; those that have any."""
     found = dict(list(rows.groupby(["environment", "protocol"], sort=False)))
     keys = [(environment, protocol) for environment in PROTOCOLS for protocol in PROTOCOLS[environment]]
@@ -229,7 +229,7 @@ def paired_seeds(paired: pd.DataFrame) -> Figure:
     Args:
         paired: columns `environment, protocol, seed, encoder_scratch, encoder_tl`, errors in metres.
     """
-    panels = _panels(paired)
+    panels = by_protocol(paired)
     figure, axes = plt.subplots(1, len(panels), figsize=(3.2 * len(panels), 4))
     for axis, ((environment, protocol), panel) in zip(axes, panels, strict=True):
         for row in panel.itertuples():
@@ -248,7 +248,7 @@ def gains(rows: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
         rows: columns `environment, protocol, model, seed, gain_percent`.
         labels: model → what its base model starts from, in the order to draw.
     """
-    panels = _panels(rows)
+    panels = by_protocol(rows)
     figure, axes = plt.subplots(1, len(panels), figsize=(3.4 + 3 * len(panels), 4), sharey=True, squeeze=False)
     for axis, ((environment, protocol), panel) in zip(axes[0], panels, strict=True):
         for place, model in enumerate(labels):
@@ -327,7 +327,7 @@ def forest(
             was not run, and gets a line by the name it has here.
         reference: the model at whose mean a vertical line is drawn.
     """
-    panels = _panels(rows)
+    panels = by_protocol(rows)
     run = [model for model in names if model in set(rows["model"])]
     not_run = dict.fromkeys(model for key, _ in panels for model in quoted.get(key, {}) if model not in run)
     family = pd.Series({model: families[model] for model in run} | dict.fromkeys(not_run, "published"))
@@ -379,7 +379,7 @@ def error_by_share(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         rows: tidy results with a column `share`.
         names: model → its name in the legend.
     """
-    panels = _panels(rows)
+    panels = by_protocol(rows)
     lines, columns = -(-len(panels) // 2), min(2, len(panels))
     figure, axes = plt.subplots(lines, columns, figsize=(13, 4.4 * lines), squeeze=False)
     for axis, ((environment, protocol), panel) in zip(axes.flat, panels, strict=False):

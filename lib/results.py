@@ -49,6 +49,7 @@ def evaluated(
     seed: int | None,
     predicted: np.ndarray,
     workspace: Workspace,
+    part: str = "test",
     *,
     n_train: int,
     fit_seconds: float,
@@ -56,14 +57,15 @@ def evaluated(
     right_place: np.ndarray | None = None,
     **more: float,
 ) -> dict:
-    """One result row: predicted test positions measured as the paper does; per-row errors go to a file beside.
+    """One result row: predicted positions measured as the paper does; per-row errors go to a file beside.
 
     Args:
-        data: the environment and protocol; its test rows are the truth.
+        data: the environment and protocol; its rows are the truth.
         model: a name of the benchmark.
         seed: of the training; None where nothing is random.
         predicted: (n_test, 2) local metres.
         workspace: where the errors are written.
+        part: which rows were predicted, `validation` for what is still being chosen.
         n_train: number of this environment's fingerprints that the model learnt from.
         fit_seconds, predict_us: what training, and predicting one row, took.
         right_place: (n_test,) whether building and floor were right, where the model has them.
@@ -71,9 +73,10 @@ def evaluated(
             that learnt from a share of the training rows.
 
     Raises:
-        ValueError: if the prediction does not fit the test rows.
+        ValueError: if the prediction does not fit the rows.
     """
-    true = data.position[data.split.test]
+    tested = getattr(data.split, part)
+    true = data.position[tested]
     errors = metrics.localization_errors(data.environment, data.frame, true, predicted)
     scaled = data.position_scaling.transform(predicted) - data.position_scaling.transform(true)
     row = dict.fromkeys(COLUMNS) | {
@@ -90,7 +93,7 @@ def evaluated(
         "predict_us": predict_us,
         **more,
     }
-    arrays = {"row": data.rows[data.split.test], "error_m": errors, "predicted": predicted}
+    arrays = {"row": data.rows[tested], "error_m": errors, "predicted": predicted}
     arrays |= {} if right_place is None else {"right_place": right_place}
     with replacing(_errors_file(workspace, row)) as temporary:
         np.savez_compressed(temporary, **arrays)

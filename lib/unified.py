@@ -10,7 +10,14 @@ from lib.fingerprints import FingerprintSet, require_memory
 from lib.places import PlaceDecoder, PlaceLoss, Places
 from lib.preprocess import not_heard_dbm
 
-AUGMENTATION = {"offset": 3.0, "noise": 2.0, "loss": 0.3}
+NETWORK = {
+    "hidden": (1024, 1024),
+    "dropout": 0.3,
+    "exponent": 1.5,
+    "heard": False,
+    "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.2},
+    "precision": "mixed_bfloat16",
+}  # of `models.unified`
 SETTINGS = {"epochs": 40, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
 HEADS = ("places", "distance", "squared")
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
@@ -60,7 +67,7 @@ def train(
     head: str = "places",
     grids: Sequence[dict] | None = None,
     shared_columns: bool = False,
-    augmentation: dict | None = AUGMENTATION,
+    decoder: dict | None = None,
     network: dict | None = None,
     **settings,
 ) -> training.Run:
@@ -74,8 +81,8 @@ def train(
         head: `places` classifies; `distance` and `squared` regress coordinates by this error.
         grids: arguments of `Places.of` for each environment.
         shared_columns: see `side_by_side`.
-        augmentation: see `models.Augmentation`; None goes without.
-        network: other arguments of `models.unified`.
+        decoder: arguments of `PlaceDecoder`.
+        network: arguments of `models.unified` in the place of `NETWORK`.
         settings: those of `training.fit` in the place of `SETTINGS`.
 
     Returns:
@@ -97,24 +104,22 @@ def train(
     if head == "places":
         grids = grids or [{}] * len(learning)
         of = places.joined([Places.of(one, **grid) for one, grid in zip(learning, grids, strict=True)])
-        decoder, loss, n_outputs = PlaceDecoder(of, name="decoder"), PlaceLoss(of), len(of)
+        decode, loss, n_outputs = PlaceDecoder(of, **decoder or {}, name="decoder"), PlaceLoss(of), len(of)
     else:
         bounds = [[one.position.min(axis=0), one.position.max(axis=0)] for one in learning]
-        decoder = models.CoordinateDecoder(*zip(*bounds, strict=True), name="decoder")
-        loss, n_outputs = models.CoordinateLoss(decoder, distance=head == "distance"), 3 * len(learning)
+        decode = models.CoordinateDecoder(*zip(*bounds, strict=True), name="decoder")
+        loss, n_outputs = models.CoordinateLoss(decode, distance=head == "distance"), 3 * len(learning)
     counts = [len(one) for one in learning]
     repeated = np.repeat(passes(counts), counts)
     rows = np.repeat(np.arange(len(rssi)), repeated)
     return training.run(
         folder,
-        lambda: models.unified(
-            rssi.shape[1], columns, minimum[columns], n_outputs, augmentation=augmentation, **network or {}
-        ),
+        lambda: models.unified(rssi.shape[1], columns, minimum[columns], n_outputs, **NETWORK | (network or {})),
         (rssi[rows], y[rows]),
         validation and (side_by_side(validation, shared_columns), targets(validation)),
         side_by_side(predicted, shared_columns),
         seed,
-        finish=lambda trained: models.decoded(trained, decoder),
+        finish=lambda trained: models.decoded(trained, decode),
         code=_CODE,
         loss=loss,
         **SETTINGS | settings,
