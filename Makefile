@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
-# Notebooks 03, 05 and 06 train on all cores, one thread each; beside 03 there is time for 04.
+# Notebooks 03, 05, 06 and 07 train on all cores, one thread each; beside 03 there is time for 04.
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
@@ -27,13 +27,14 @@ library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fin
 EXPLORE := $(call library,splits preprocess metrics results plots)
 MODELS := $(call library,splits preprocess models training metrics results plots)
 SEARCH := $(call library,splits preprocess models training metrics results)
-SEARCH_COMPARATORS := $(call library,splits preprocess models training metrics results baselines baseline_networks \
-	experiments)
-CELLS := $(call library,splits preprocess models training metrics results plots baselines baseline_networks \
-	experiments sweep)
+SEARCH_COMPARATORS := $(call library,splits preprocess places models training unified metrics results baselines \
+	baseline_networks experiments)
+CELLS := $(call library,splits preprocess places models training unified metrics results plots baselines \
+	baseline_networks experiments sweep)
+BUILD := $(CELLS) lib/error_plots.py
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
-	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer))
+	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
 .PHONY: help setup data all benchmark smoke search sweep bench test lab lock tidy clean FORCE
@@ -48,7 +49,7 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 06: every figure, table and result, three seeds, half an hour or more
+all: $(NOTEBOOKS) ## Run notebooks 01 to 07: every figure, table and result, three seeds, half an hour or more
 benchmark: ## The same with five seeds, as committed, an hour or more
 	$(MAKE) all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
@@ -117,7 +118,8 @@ $(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS)
 $(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)
 # These take all cores for themselves, one after the other.
 $(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(BUILT)/04_umlp.ipynb $(CELLS)
-$(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/06_explain_transfer.ipynb $(CELLS)
+$(BUILT)/07_build_unified.ipynb: $(BUILT)/06_explain_transfer.ipynb $(BUILD)
+$(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/07_build_unified.ipynb $(CELLS)
 
 # The README shows the tables of a full run on measured data.
 ifneq ($(filter full benchmark,$(PROFILE)),)

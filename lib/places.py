@@ -22,7 +22,7 @@ with quiet_import():
 
 REVISITED = 4  # so many rows a position, and positions are reference points
 CELLS = 600  # of a grid, about
-FLOOR_SIGMAS, BUILDING_SIGMAS = 1.5, 7.5  # how far another floor or building is, in the places' sigma
+FLOOR_SIGMAS, BUILDING_SIGMAS = 4.0, 8.0  # how far another floor or building is, in the places' sigma
 IMPOSSIBLE = -1e9  # log probability
 SIGMA_OF_CELL, SIGMA_OF_SPACING = 2 / 3, 2.0
 

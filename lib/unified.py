@@ -15,7 +15,7 @@ NETWORK = {
     "dropout": 0.3,
     "exponent": 1.5,
     "heard": False,
-    "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.2},
+    "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.3},
     "precision": "mixed_bfloat16",
 }  # of `models.unified`
 SETTINGS = {"epochs": 40, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`

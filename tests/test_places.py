@@ -1,0 +1,106 @@
+"""Places: what they are made of, soft targets, and decoding against independent references."""
+
+import keras
+import numpy as np
+import pytest
+from scipy import optimize
+from scipy.spatial.distance import cdist
+
+from lib import places
+from lib.places import PlaceDecoder, PlaceLoss, Places
+
+
+def some_places(position, environment=None, building=None, floor=None, sigma=4.0):
+    zeros = np.zeros(len(position), dtype=int)
+    given = (zeros if field is None else np.array(field) for field in (environment, building, floor))
+    return Places(*given, np.array(position, dtype=float), np.full(len(position), sigma))
+
+
+def decode(of, probabilities, **settings):
+    with np.errstate(divide="ignore"):
+        outputs = PlaceDecoder(of, **settings)(np.maximum(np.log(np.float32(probabilities)), -1e9))
+    return {name: keras.ops.convert_to_numpy(values) for name, values in outputs.items()}
+
+
+def test_revisited_positions_are_reference_points_and_others_cells(campus, city):
+    revisited = campus[np.repeat(np.arange(20), 6)]
+    of = Places.of(revisited)
+    distinct = np.unique(places.labels(revisited), axis=0)
+    assert np.array_equal(np.column_stack([of.building, of.floor, of.position]), distinct)
+    grid = Places.of(city, cell=500.0)
+    cells = np.unique(np.floor(city.position / 500), axis=0)
+    assert len(grid) == len(cells) and grid.sigma[0] == pytest.approx(500 * 2 / 3)
+    assert np.array_equal(np.floor(grid.position / 500), cells), "a place lies outside its cell"
+
+
+def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
+    with_rows, wider = Places.of(city, cell=300.0), Places.of(city, cell=300.0, margin=700.0)
+    assert np.array_equal(wider.position[: len(with_rows)], with_rows.position)
+    added = wider.position[len(with_rows) :]
+    assert (cdist(added, city.position).min(axis=1) <= 700).all()
+    low, high = city.position.min(axis=0) // 300 - 3, city.position.max(axis=0) // 300 + 4
+    centres = 300 * (np.stack(np.meshgrid(*map(np.arange, low, high)), axis=-1).reshape(-1, 2) + 0.5)
+    near = centres[cdist(centres, city.position).min(axis=1) <= 700]
+    held = {tuple(cell) for cell in np.floor(city.position / 300)}
+    assert {tuple(cell) for cell in np.floor(near / 300)} - held == {tuple(cell) for cell in np.floor(added / 300)}
+
+
+@pytest.mark.parametrize("setting", ["cell", "sigma", "margin"])
+def test_negative_metres_are_refused(city, setting):
+    with pytest.raises(ValueError, match=f"`{setting}` must not be negative. Received: {setting}=-1"):
+        Places.of(city, **{setting: -1})
+
+
+def test_soft_targets_fall_with_the_distance_and_stay_in_the_environment():
+    of = some_places([[0, 0], [4, 0], [0, 0], [0, 0]], environment=[0, 0, 0, 1], floor=[0, 0, 1, 0])
+    near = np.exp([0, -1, -places.FLOOR_SIGMAS])
+    near /= near.sum()
+    y, logits = np.float32([[0, 0, 0, 0, 0]]), np.float32([[0.3, -1.0, 2.0, 0.7]])
+    expected = -(near * np.log(np.exp(logits[0]) / np.exp(logits[0]).sum())[:3]).sum()
+    assert float(PlaceLoss(of)(y, logits)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_decoded_position_is_the_weighted_geometric_median():
+    rng = np.random.default_rng(0)
+    position, probabilities = rng.uniform(0, 100, (12, 2)), rng.dirichlet(np.ones(12), size=5)
+    found = decode(some_places(position), probabilities, iterations=200)["position"]
+    for p, here in zip(probabilities, found, strict=True):
+
+        def cost(x, p=p):
+            return p @ np.linalg.norm(position - x, axis=1)
+
+        best = optimize.minimize(cost, p @ position, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8})
+        assert cost(here) <= best.fun + 1e-3
+
+
+def test_without_iterations_the_position_is_the_mean_and_spread_the_mean_distance():
+    position, probabilities = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 30.0]]), np.array([[0.2, 0.5, 0.3]])
+    found = decode(some_places(position), probabilities, iterations=0)
+    mean = probabilities @ position
+    assert found["position"] == pytest.approx(mean, abs=1e-3)
+    assert found["spread"] == pytest.approx(probabilities @ np.linalg.norm(position - mean, axis=1), rel=1e-3)
+
+
+def test_place_is_told_from_the_environment_down():
+    # The likeliest single place is in environment 1, but environment 0 is likelier as a whole; and so on below it.
+    of = some_places(
+        [[0, 0], [1, 0], [2, 0], [3, 0], [9, 9]],
+        environment=[0, 0, 0, 0, 1],
+        building=[7, 8, 8, 8, -1],
+        floor=[1, 2, 3, 3, -1],
+    )
+    found = decode(of, [[0.15, 0.2, 0.14, 0.11, 0.4], [0, 0, 0, 0, 1]])
+    assert found["environment"] == pytest.approx(np.array([[0.6, 0.4], [0, 1]]), abs=1e-5)
+    assert found["building"].tolist() == [8, -1] and found["floor"].tolist() == [3, -1]
+    assert (found["position"][0] < 4).all() and found["position"][1] == pytest.approx([9, 9], abs=1e-3)
+
+
+def test_a_saved_decoder_tells_the_same(tmp_path):
+    of = some_places([[0, 0], [5, 0], [0, 7]], floor=[0, 1, 1])
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, PlaceDecoder(of)(inputs))
+    model.save(tmp_path / "decoder.keras")
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    again = keras.saving.load_model(tmp_path / "decoder.keras")(logits)
+    for name, values in model(logits).items():
+        assert np.array_equal(values, again[name]), name

@@ -1,0 +1,94 @@
+"""The unified network: its input, its augmentation, what it learns, and that nothing depends on what it must not."""
+
+import keras
+import numpy as np
+import pytest
+
+from lib import models, training, unified
+from lib.preprocess import powed
+from lib.splits import split
+
+SMALL = {"network": {"hidden": (64, 64), "precision": "float32"}, "batch_size": 64, "learning_rate": 5e-3}
+
+
+def test_scans_lie_side_by_side_or_in_shared_columns(campus, city):
+    own, shared = (unified.side_by_side([campus, city], shared_columns=shared) for shared in (False, True))
+    width = len(campus.transmitters)
+    assert np.array_equal(own[: len(campus), :width], campus.rssi, equal_nan=True)
+    assert np.array_equal(own[len(campus) :, width:], city.rssi, equal_nan=True)
+    assert np.isnan(own[: len(campus), width:]).all() and np.isnan(own[len(campus) :, :width]).all()
+    assert shared.shape[1] == max(width, len(city.transmitters))
+    assert np.array_equal(shared[len(campus) :, : len(city.transmitters)], city.rssi, equal_nan=True)
+
+
+def test_small_environments_are_passed_over_more_often():
+    assert unified.passes([1000, 480, 90, 1]) == [1, 2, unified.MOST_PASSES, unified.MOST_PASSES]
+
+
+def test_levels_are_powed_rssi_of_the_columns_in_use():
+    rng = np.random.default_rng(0)
+    rssi = np.where(rng.random((20, 6)) < 0.5, np.nan, rng.uniform(-110, -30, (20, 6))).astype(np.float32)
+    levels = keras.ops.convert_to_numpy(models.Levels([1, 4], [-105, -105], 1.5, heard=True)(rssi))
+    assert levels[:, :2] == pytest.approx(powed(rssi[:, [1, 4]], -105.0, exponent=1.5), abs=1e-6)
+    assert np.array_equal(levels[:, 2:] > 0, ~np.isnan(rssi[:, [1, 4]]))
+
+
+def test_augmentation_is_for_training_and_never_invents_a_transmitter():
+    rssi = np.where(np.random.default_rng(0).random((400, 30)) < 0.5, np.nan, -70).astype(np.float32)
+    layer = models.Augmentation(offset=3.0, noise=2.0, loss=0.4)
+    assert np.array_equal(layer(rssi), rssi, equal_nan=True)
+    changed = keras.ops.convert_to_numpy(layer(rssi, training=True))
+    assert np.isnan(changed[np.isnan(rssi)]).all()
+    assert np.isnan(changed).mean() - np.isnan(rssi).mean() == pytest.approx(0.5 * 0.2, abs=0.02)
+    scans = np.nanmean(changed, axis=1)
+    assert np.nanstd(scans) == pytest.approx(3.0, rel=0.2), "a scan's levels share an offset"
+    assert np.nanstd(changed - scans[:, None]) == pytest.approx(2.0, rel=0.2)
+
+
+@pytest.mark.parametrize("head", unified.HEADS)
+def test_one_network_learns_both_environments(campus, city, tmp_path, head):
+    sets = [campus, city]
+    found = unified.train(sets, sets, tmp_path / "run", 0, head=head, epochs=25, **SMALL)
+    environment = np.repeat([0, 1], list(map(len, sets)))
+    assert (found.predicted["environment"].argmax(axis=1) == environment).mean() > 0.95
+    for number, one in enumerate(sets):
+        error = np.linalg.norm(found.predicted["position"][environment == number] - one.position, axis=1).mean()
+        centre = np.linalg.norm(one.position - np.median(one.position, axis=0), axis=1).mean()
+        assert error < 0.7 * centre, f"{one.name}: {error:.1f} m, and {centre:.1f} m by always telling the middle"
+
+
+def test_a_finished_run_is_recalled_and_another_seed_or_grid_is_not(campus, tmp_path):
+    def run(seed=0, **how):
+        return unified.train([campus], [campus], tmp_path / "run", seed, epochs=1, **SMALL | how)
+
+    first = run()
+    assert run().seconds == first.seconds
+    other = run(seed=1)
+    assert other.seconds != first.seconds
+    assert not np.array_equal(other.predicted["position"], first.predicted["position"])
+    assert run(seed=1, grids=[{"sigma": 9.0}]).seconds != other.seconds
+
+
+def test_predicted_scans_have_no_say_in_training(campus, tmp_path):
+    rows = split(campus, "official")
+    learning, test = campus[rows.train], campus[rows.test]
+    weights = [
+        unified.train([learning], [scans], tmp_path / name, 0, epochs=1, **SMALL).model.get_weights()
+        for name, scans in {"all": test, "few": test[:3]}.items()
+    ]
+    for one, other in zip(*weights, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_a_saved_network_takes_dbm_and_gives_positions(campus, city, tmp_path):
+    sets = [campus, city]
+    found = unified.train(sets, sets, tmp_path / "run", 0, epochs=1, **SMALL)
+    found.model.save(tmp_path / "localizer.keras")
+    again = training.predict(keras.saving.load_model(tmp_path / "localizer.keras"), unified.side_by_side(sets))
+    for name, values in found.predicted.items():
+        assert np.array_equal(values, again[name]), name
+
+
+def test_an_unknown_head_is_refused(campus, tmp_path):
+    with pytest.raises(ValueError, match="`head` must be one of places, distance, squared. Received: mean"):
+        unified.train([campus], [campus], tmp_path, 0, head="mean")
