@@ -51,8 +51,11 @@ def error_map(data: FingerprintSet, predicted: np.ndarray, plan: np.ndarray, tit
     floors = [None] if data.floor is None else np.unique(data.floor)
     error = np.linalg.norm(predicted - data.position, axis=1)
     most = np.percentile(error, 95)
-    width = 9 if len(floors) == 1 else 4.0 * len(floors)
-    figure, axes = plt.subplots(1, len(floors), figsize=(width, 5.5), sharex=True, sharey=True, squeeze=False)
+    low, high = (f(np.concatenate([plan, data.position]), axis=0) for f in (np.min, np.max))
+    east, north = high - low
+    wide = 8.5 if len(floors) == 1 else 3.6
+    size = (wide * len(floors), 1.3 + wide * north / east)
+    figure, axes = plt.subplots(1, len(floors), figsize=size, sharex=True, sharey=True, squeeze=False)
     figure.set_layout_engine("compressed")
     for axis, floor in zip(axes[0], floors, strict=True):
         here = np.full(len(data), True) if floor is None else data.floor == floor
@@ -66,7 +69,6 @@ def error_map(data: FingerprintSet, predicted: np.ndarray, plan: np.ndarray, tit
         axis.set_title(
             f"{name}{here.sum():,} {SCANS.get(data.name, 'scans')}, mean {error[here].mean():.3g} m", fontsize=11
         )
-    low, high = (f(np.concatenate([plan, data.position]), axis=0) for f in (np.min, np.max))
     axes[0, 0].set(ylabel="north (m)", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     figure.colorbar(dots, ax=axes[0].tolist(), label="error (m)", extend="max", shrink=0.8)
     figure.suptitle(title, fontsize=13)

@@ -36,6 +36,7 @@ class Places:
         building, floor: (c,) integers, -1 where there are none.
         position: (c, 2) float64 metres in the frame of the place's environment.
         sigma: (c,) metres, how far from a scan's position a place still counts as near.
+        sharpness: (c,) the power of the probabilities that decode the position: above 1, less likely places count less.
     """
 
     environment: np.ndarray
@@ -43,6 +44,7 @@ class Places:
     floor: np.ndarray
     position: np.ndarray
     sigma: np.ndarray
+    sharpness: np.ndarray
 
     def __len__(self) -> int:
         return len(self.position)
@@ -53,7 +55,12 @@ class Places:
 
     @classmethod
     def of(
-        cls, fingerprints: FingerprintSet, cell: float | None = None, sigma: float | None = None, margin: float = 0.0
+        cls,
+        fingerprints: FingerprintSet,
+        cell: float | None = None,
+        sigma: float | None = None,
+        margin: float = 0.0,
+        sharpness: float = 1.0,
     ) -> "Places":
         """The reference points or grid cells of training rows.
 
@@ -64,6 +71,7 @@ class Places:
             sigma: in metres; None stands for 2/3 of the cell, or twice the median spacing of reference points.
             margin: in metres; a grid also has the cells so near to a training row that hold none. By soft targets
                 larger than a cell, a network learns of them, too.
+            sharpness: see the attribute.
 
         Raises:
             ValueError: if cell, sigma or margin is negative.
@@ -84,7 +92,8 @@ class Places:
             position = np.concatenate([position, (empty[:, 2:] + 0.5) * cell])
         sigma = sigma or (SIGMA_OF_CELL * cell if cell else SIGMA_OF_SPACING * _spacing(keys))
         building, floor = keys[:, :2].astype(np.int64).T
-        return cls(np.zeros(len(keys), np.int64), building, floor, position, np.full(len(keys), sigma))
+        sigma, sharpness = (np.full(len(keys), float(value)) for value in (sigma, sharpness))
+        return cls(np.zeros(len(keys), np.int64), building, floor, position, sigma, sharpness)
 
 
 def labels(fingerprints: FingerprintSet) -> np.ndarray:
@@ -212,7 +221,8 @@ class PlaceDecoder(layers.Layer):
         inside, _ = self._chosen(probabilities, of.environment)
         in_building, building = self._chosen(inside, of.building)
         _, floor = self._chosen(in_building, of.floor)
-        weights = inside / ops.sum(inside, axis=1, keepdims=True)
+        weights = (inside / ops.max(inside, axis=1, keepdims=True)) ** _row(of.sharpness)
+        weights = weights / ops.sum(weights, axis=1, keepdims=True)
         east, north = (_row(of.position[:, axis]) for axis in (0, 1))
         mean_east, mean_north = (ops.sum(weights * axis, axis=1, keepdims=True) for axis in (east, north))
         for _ in range(self.iterations):

@@ -10,10 +10,12 @@ from lib import places
 from lib.places import PlaceDecoder, PlaceLoss, Places
 
 
-def some_places(position, environment=None, building=None, floor=None, sigma=4.0):
+def some_places(position, environment=None, building=None, floor=None, sigma=4.0, sharpness=1.0):
     zeros = np.zeros(len(position), dtype=int)
     given = (zeros if field is None else np.array(field) for field in (environment, building, floor))
-    return Places(*given, np.array(position, dtype=float), np.full(len(position), sigma))
+    return Places(
+        *given, np.array(position, dtype=float), np.full(len(position), sigma), np.full(len(position), sharpness)
+    )
 
 
 def decode(of, probabilities, **settings):
@@ -47,7 +49,7 @@ def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
 
 @pytest.mark.parametrize("setting", ["cell", "sigma", "margin"])
 def test_negative_metres_are_refused(city, setting):
-    with pytest.raises(ValueError, match=f"`{setting}` must not be negative. Received: {setting}=-1"):
+    with pytest.raises(ValueError, match=rf"must not be negative\. Received: {setting}=-1"):
         Places.of(city, **{setting: -1})
 
 
@@ -79,6 +81,12 @@ def test_without_iterations_the_position_is_the_mean_and_spread_the_mean_distanc
     mean = probabilities @ position
     assert found["position"] == pytest.approx(mean, abs=1e-3)
     assert found["spread"] == pytest.approx(probabilities @ np.linalg.norm(position - mean, axis=1), rel=1e-3)
+
+
+def test_sharpness_is_a_power_of_the_probabilities():
+    position, probabilities = np.array([[0.0, 0.0], [10.0, 0.0]]), np.array([[0.25, 0.75]])
+    found = decode(some_places(position, sharpness=2.0), probabilities, iterations=0)
+    assert found["position"][0] == pytest.approx([10 * 0.75**2 / (0.25**2 + 0.75**2), 0], abs=1e-3)
 
 
 def test_place_is_told_from_the_environment_down():

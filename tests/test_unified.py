@@ -90,5 +90,5 @@ def test_a_saved_network_takes_dbm_and_gives_positions(campus, city, tmp_path):
 
 
 def test_an_unknown_head_is_refused(campus, tmp_path):
-    with pytest.raises(ValueError, match="`head` must be one of places, distance, squared. Received: mean"):
+    with pytest.raises(ValueError, match=r"one of places, distance, squared\. Received: mean"):
         unified.train([campus], [campus], tmp_path, 0, head="mean")

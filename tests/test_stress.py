@@ -1,0 +1,79 @@
+"""Spoilt scans: what they must keep, and that an attack is worse than chance."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from lib import stress
+
+SCANS = arrays(np.float32, (6, 5), elements=st.floats(-120, -1, width=32) | st.just(float("nan")))
+WAYS = {
+    "failed": lambda rssi, rng: stress.failed(rssi, 0.5, rng),
+    "shifted": lambda rssi, rng: stress.shifted(rssi, 15.0),
+    "quantised": lambda rssi, rng: stress.quantised(rssi, 5.0),
+    "noisy": lambda rssi, rng: stress.noisy(rssi, 6.0, rng),
+    "perturbed": lambda rssi, rng: stress.perturbed(rssi, 10.0, 2, rng),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@given(rssi=SCANS)
+def test_no_transmitter_is_invented_and_no_level_impossible(way, rssi):
+    spoilt = WAYS[way](rssi, np.random.default_rng(0))
+    assert spoilt.shape == rssi.shape and spoilt.dtype == np.float32
+    assert np.isnan(spoilt[np.isnan(rssi)]).all()
+    assert not (spoilt > 0).any()
+    if way != "failed":
+        assert np.array_equal(np.isnan(spoilt), np.isnan(rssi))
+
+
+@given(rssi=SCANS)
+def test_a_perturbation_keeps_its_bounds(rssi):
+    change = np.abs(stress.perturbed(rssi, 4.0, 2, np.random.default_rng(0)) - rssi)
+    assert not (change > 4.001).any()
+    assert ((change > 0).sum(axis=1) <= 2).all()
+
+
+@pytest.mark.parametrize(("way", "value"), [(stress.failed, 1.5), (stress.quantised, 0.0)])
+def test_impossible_sizes_are_refused(way, value):
+    more = [np.random.default_rng(0)] if way is stress.failed else []
+    with pytest.raises(ValueError, match=f"Received: {value}"):
+        way(np.zeros((1, 1), np.float32), value, *more)
+
+
+def test_an_attack_on_a_linear_model_finds_the_worst_levels():
+    import tensorflow as tf
+
+    slopes = np.float32([[1.0, 0.0], [5.0, 0.0], [-3.0, 0.0], [0.5, 0.0]])
+    rssi = np.float32([[-60, -70, -80, np.nan], [-60, np.nan, -80, -50]])
+
+    def locate(levels):
+        return tf.matmul(tf.where(tf.math.is_nan(levels), 0.0, levels), slopes)
+
+    position = locate(rssi).numpy() - np.float32([1, 0])  # so that more is worse
+    found = stress.attacked(locate, rssi, position, bound=6.0, count=2, steps=10)
+    expected = rssi + np.float32([[0, 6, -6, 0], [6, 0, -6, 0]])
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_smoothing_outvotes_one_lying_transmitter():
+    rssi = np.full((3, 20), -60, dtype=np.float32)
+    rssi[:, 0] = -10  # only this one makes the model err
+
+    def locate(levels):
+        wrong = levels[:, :1] > -20
+        return np.where(wrong, 1000.0, 0.0) * np.ones((1, 2))
+
+    told = stress.smoothed(locate, rssi, np.random.default_rng(0), copies=41, share=0.8)
+    assert (told == 0).all()
+    silent = np.full((1, 20), np.nan, dtype=np.float32)
+    silent[0, 3] = -70
+    assert stress.smoothed(
+        lambda x: np.nansum(x, axis=1, keepdims=True) * np.ones((1, 2)),
+        silent,
+        np.random.default_rng(0),
+        copies=9,
+        share=0.99,
+    ) == pytest.approx(-70)
