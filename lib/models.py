@@ -231,9 +231,10 @@ class Levels(layers.Layer):
 
     def call(self, rssi):
         rssi, minimum = ops.take(rssi, np.int32(self.columns), axis=1), np.float32(self.minimum)
-        heard = ops.logical_not(ops.isnan(rssi))
-        level = ops.where(heard, ops.maximum((rssi - minimum) / -minimum, 0.0), 0.0) ** self.exponent
-        return ops.concatenate([level, 0.25 * ops.cast(heard, level.dtype)], axis=1) if self.heard else level
+        silent = ops.isnan(rssi)  # asked as it is: of its negation, ONNX would have NaN · 0 where 0 is meant
+        level = ops.where(silent, 0.0, ops.maximum((rssi - minimum) / -minimum, 0.0)) ** self.exponent
+        heard = ops.cast(ops.logical_not(silent), level.dtype)
+        return ops.concatenate([level, 0.25 * heard], axis=1) if self.heard else level
 
     def get_config(self):
         names = ("columns", "minimum", "exponent", "heard")

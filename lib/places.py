@@ -177,9 +177,10 @@ class PlaceDecoder(layers.Layer):
     def _chosen(self, probabilities, labels: np.ndarray):
         """(n, c) probabilities, (c,) labels → (n, c) probabilities with the most likely label only, (n,) that label."""
         names, members = np.unique(labels, return_inverse=True)
-        best = ops.argmax(ops.matmul(probabilities, np.eye(len(names), dtype=np.float32)[members]), axis=1)
-        here = ops.equal(ops.expand_dims(ops.cast(best, "int32"), 1), np.int32(members)[None])
-        return probabilities * ops.cast(here, "float32"), ops.take(np.int32(names), best)
+        of_labels = ops.matmul(probabilities, np.eye(len(names), dtype=np.float32)[members])
+        best = ops.cast(ops.top_k(of_labels, 1)[1], "int32")  # Keras' argmax looks at bits, which no export format has
+        here = ops.equal(best, np.int32(members)[None])
+        return probabilities * ops.cast(here, "float32"), ops.take(np.int32(names), best[:, 0])
 
     def call(self, logits):
         of, probabilities = self.places, ops.softmax(ops.cast(logits, "float32"))
