@@ -154,5 +154,6 @@ def read(path: Path, threads: int = int(THREADS)) -> Callable[[np.ndarray], Mapp
             return lambda scans: dict(zip(names, session.run(names, {rssi.name: np.float32(scans)}), strict=True))
         interpreter = _required("ai_edge_litert.interpreter").Interpreter(str(path), num_threads=threads)
         signature = interpreter.get_signature_runner()
-        (name,) = signature.get_input_details()
+        ((name, rssi),) = signature.get_input_details().items()
+        signature(**{name: np.full((1, rssi["shape"][-1]), np.nan, np.float32)})  # the first says what it runs on
         return lambda scans: signature(**{name: np.float32(scans)})

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from benchmarks import export as benchmark
 from lib import export, models, places, unified
 
 MISSING = [
@@ -99,10 +100,10 @@ def test_folding_leaves_alone_what_no_dense_layer_precedes():
 def test_exported_file_says_what_the_network_says(trained, scans, expected, tmp_path, suffix, capfd):
     path = export.write(trained, tmp_path / "new" / f"localizer{suffix}")
     locate = export.read(path)
+    check_alike(locate(scans), expected, metres=0.05)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
     assert list(path.parent.iterdir()) == [path]
-    check_alike(locate(scans), expected, metres=0.05)
     alone = [locate(scan[None]) for scan in scans]
     check_alike({name: np.concatenate([one[name] for one in alone]) for name in expected}, expected, metres=0.05)
 
@@ -127,3 +128,16 @@ def test_absent_package_is_named_with_what_installs_it(tmp_path, monkeypatch):
     monkeypatch.setitem(export.RUN_BY, "onnx", "no_such_runtime")
     with pytest.raises(ImportError, match=r"no_such_runtime.*requirements-export\.txt"):
         export.read(tmp_path / "localizer.onnx")
+
+
+def test_disagreement_is_of_each_environment_and_counts_other_places_apart():
+    expected = {
+        "environment": np.array([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8], [0.2, 0.8]]),
+        "building": np.array([0, 0, -1, -1]),
+        "floor": np.array([1, 1, -1, -1]),
+        "position": np.zeros((4, 2)),
+    }
+    moved = expected | {"position": np.array([[0, 2], [0, 90], [3, 4], [0, 80]]), "floor": np.array([1, 2, -1, -1])}
+    moved |= {"environment": np.array([[0.8, 0.2], [0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])}
+    found = benchmark.disagreement(moved, expected, counts=[2, 2])
+    assert found == {"indoors_m": 2, "outdoors_m": 5, "other_place": 2, "n_scans": 4}
