@@ -16,7 +16,7 @@ export PYTHONPATH := $(CURDIR)
 
 # To use another environment, conda's say: make all VENV= BIN=$$CONDA_PREFIX/bin
 VENV := .venv/.complete
-WITH_BENCH = $(if $(VENV),.venv/.bench)
+WITH_BENCH = $(if $(VENV),.venv/.bench .venv/.export)
 BIN := .venv/bin
 BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
 # Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
@@ -57,9 +57,10 @@ smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 
 search: $(BUILT)/00_search_configuration.ipynb $(BUILT)/00_search_comparators.ipynb ## Repeat the choices on validation rows, half an hour
 
-bench: $(WITH_BENCH) ## Time training, loading and prediction beside PyTorch and JAX, minutes on an idle machine
+bench: $(WITH_BENCH) ## Time training, loading, prediction and exported files beside PyTorch and JAX, minutes on an idle machine
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/scaling.py
+	$(BIN)/python benchmarks/export.py
 	$(SHOW)
 
 # What is there already is found by the sweep itself. SWEEP= takes arguments, for instance --help.
@@ -94,8 +95,8 @@ $(VENV): requirements.lock
 	touch $@
 
 # The constraints let pip add packages but change none that is locked.
-.venv/.bench: $(VENV) requirements-bench.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt \
+.venv/.bench .venv/.export: .venv/.%: $(VENV) requirements-%.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-$*.txt \
 		--constraint <(grep -oE '^[^ ;]+==[^ ;]+' requirements.lock)
 	touch $@
 

@@ -202,7 +202,7 @@ class PlaceDecoder(layers.Layer):
     `position` (n, 2) metres in the environment's frame, and `spread` (n,), the expected distance of the place from it.
     """
 
-    def __init__(self, places: Places | dict, iterations: int = 10, **settings):
+    def __init__(self, places: Places | dict, iterations: int = 20, **settings):
         super().__init__(**settings)
         if isinstance(places, dict):
             places = Places(**{name: np.array(values) for name, values in places.items()})
@@ -211,9 +211,10 @@ class PlaceDecoder(layers.Layer):
     def _chosen(self, probabilities, labels: np.ndarray):
         """(n, c) probabilities, (c,) labels → (n, c) probabilities with the most likely label only, (n,) that label."""
         names, members = np.unique(labels, return_inverse=True)
-        best = ops.argmax(ops.matmul(probabilities, np.eye(len(names), dtype=np.float32)[members]), axis=1)
-        here = ops.equal(ops.expand_dims(ops.cast(best, "int32"), 1), np.int32(members)[None])
-        return probabilities * ops.cast(here, "float32"), ops.take(np.int32(names), best)
+        of_labels = ops.matmul(probabilities, np.eye(len(names), dtype=np.float32)[members])
+        best = ops.cast(ops.top_k(of_labels, 1)[1], "int32")  # Keras' argmax looks at bits, which no export format has
+        here = ops.equal(best, np.int32(members)[None])
+        return probabilities * ops.cast(here, "float32"), ops.take(np.int32(names), best[:, 0])
 
     def call(self, logits):
         of, probabilities = self.places, ops.softmax(ops.cast(logits, "float32"))
@@ -228,7 +229,9 @@ class PlaceDecoder(layers.Layer):
         for _ in range(self.iterations):
             pull = weights / ops.maximum(_distance(east - mean_east, north - mean_north), 1e-2)
             pull = pull / ops.sum(pull, axis=1, keepdims=True)
-            mean_east, mean_north = (ops.sum(pull * axis, axis=1, keepdims=True) for axis in (east, north))
+            # Added to what is there, and not summed up anew, float32 keeps its digits in a frame of kilometres.
+            mean_east = mean_east + ops.sum(pull * (east - mean_east), axis=1, keepdims=True)
+            mean_north = mean_north + ops.sum(pull * (north - mean_north), axis=1, keepdims=True)
         return {
             "environment": ops.matmul(probabilities, one_hot),
             "building": building,

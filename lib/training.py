@@ -279,7 +279,7 @@ def run(
     keras.utils.set_random_seed(seed)
     model = build()
     predictor = finish(model)
-    arrays = [*model.get_weights(), *keras.tree.flatten((train, validation, test))]
+    arrays = [*model.get_weights(), *keras.tree.flatten((train, validation or (), test))]
     key = digest([predictor.get_config(), settings | {"seed": seed}], arrays, code)
     if kept := recall(folder, key, predictor):
         return kept

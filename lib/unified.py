@@ -16,7 +16,6 @@ NETWORK = {
     "exponent": 1.5,
     "heard": False,
     "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.3},
-    "precision": "mixed_bfloat16",
 }  # of `models.unified`
 SETTINGS = {"epochs": 40, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
 HEADS = ("places", "distance", "squared")

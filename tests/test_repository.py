@@ -157,7 +157,7 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 def test_library_imports_go_one_way():
     order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "places", "models"]
     order += ["training", "unified", "metrics", "results", "plots", "error_plots", "baselines", "baseline_networks"]
-    order += ["experiments", "sweep"]
+    order += ["experiments", "sweep", "stress", "export"]
     assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
     for position, module in enumerate(order):
         assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module
@@ -172,10 +172,12 @@ def pinned(file: str) -> dict[str, str]:
 
 def test_lock_pins_what_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lock, added = pinned("requirements.lock"), pinned("requirements-bench.txt")
-    assert not set(lock) & set(added)
+    lock = pinned("requirements.lock")
     asked = [(lock, requirement) for requirement in project["dependencies"]]
-    asked += [(added, requirement) for requirement in project["optional-dependencies"]["bench"]]
+    for group, requirements in project["optional-dependencies"].items():
+        added = pinned(f"requirements-{group}.txt")
+        assert not set(lock) & set(added), group
+        asked += [(added, requirement) for requirement in requirements]
     for pins, requirement in asked:
         name, _, version = requirement.partition("==")
         assert name in pins, name

@@ -8,7 +8,7 @@ from lib import models, training, unified
 from lib.preprocess import powed
 from lib.splits import split
 
-SMALL = {"network": {"hidden": (64, 64), "precision": "float32"}, "batch_size": 64, "learning_rate": 5e-3}
+SMALL = {"network": {"hidden": (64, 64)}, "batch_size": 64, "learning_rate": 5e-3}
 
 
 def test_scans_lie_side_by_side_or_in_shared_columns(campus, city):
