@@ -52,7 +52,7 @@ def read(source: str, given: argparse.Namespace, name: str | None = None) -> Fin
 
 
 def fit(given: argparse.Namespace) -> None:
-    """Train on 90 % of each source, report on the rest, and save."""
+    """Train on most rows of each source, report on the others, and save."""
     from lib.localizer import Localizer, require_replaceable
 
     require_replaceable(given.output)
@@ -74,10 +74,10 @@ def predict(given: argparse.Namespace) -> None:
     table = localizer.predict(scans.read_scans(given.scans, given.form), given.levels, given.not_heard)
     table.index.name = "scan"
     if given.output is None:
-        table.to_csv(sys.stdout)
+        table.to_csv(sys.stdout, float_format="%.10g")
     else:
         with replacing(given.output) as temporary:
-            table.to_csv(temporary)
+            table.to_csv(temporary, float_format="%.10g")
     print(f"{table['located'].sum():,} of {len(table):,} scans hear a known transmitter", file=sys.stderr)
 
 
@@ -97,16 +97,16 @@ def export(given: argparse.Namespace) -> None:
     exporting.export(given.localizer, given.output, given.formats)
 
 
+def written(name: str, value: float | int | str) -> str:
+    """A value of an evaluation as text."""
+    if name.endswith("_hit") or name.startswith(("located", "coverage")):
+        return f"{value:.1%}"
+    return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+
+
 def report(rows: list[dict]) -> None:
     """Print evaluations, a column each: metres, and shares in %."""
-    shown = [
-        {
-            name: f"{value:.1%}" if name.endswith("hit") or name.startswith(("located", "coverage")) else
-            f"{value:,.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]  # fmt: skip
+    shown = [{name: written(name, value) for name, value in row.items()} for row in rows]
     print(pd.DataFrame(shown).fillna("").T.to_string(header=False))
 
 

@@ -199,10 +199,10 @@ class Localizer:
             transmitter and that are located in the right environment; of these last, errors in metres of the frame
             (`mean_m`, `median_m`, `p75_m`, `p95_m`) and where there are any, `building_hit` and `floor_hit`; of the
             located rows, `coverage_50` and so on, the share within the radius, and `radius_50`, its median in metres.
+            NaN where there is no such row.
 
         Raises:
-            ValueError: if the environment is not known, its frame cannot be reached from theirs, or no row is located
-                in it.
+            ValueError: if the environment is not known, or one of its frame and theirs has no place on earth.
         """
         known = {of.name: of for of in self.environments}
         if fingerprints.name not in known:
@@ -211,8 +211,6 @@ class Localizer:
         wide = pd.DataFrame(fingerprints.rssi, columns=list(fingerprints.transmitters))
         table = self._table(scans.matrix(wide, self.transmitters), levels)
         hit = (table["environment"] == own.name).fillna(False).to_numpy(dtype=bool)
-        if not hit.any():
-            raise ValueError(f"none of the {len(table)} rows is located in {own.name}: nothing to evaluate")
         true = _in_frame(own.frame, fingerprints)
         error = np.full(len(table), np.inf)
         error[hit] = metrics.euclidean_errors(true[hit], table.loc[hit, ["x", "y"]].to_numpy())
@@ -222,15 +220,16 @@ class Localizer:
             "rows": len(table),
             "located": float(located.mean()),
             "environment_hit": float(hit.mean()),
-            **metrics.summary(error[hit]),
+            **metrics.summary(error[hit] if hit.any() else np.array([np.nan])),
         }
         for name in ("building", "floor"):
             if getattr(own, name) and getattr(fingerprints, name) is not None:
-                found[f"{name}_hit"] = float(np.mean(table.loc[hit, name] == getattr(fingerprints, name)[hit]))
+                found[f"{name}_hit"] = float((table[name] == getattr(fingerprints, name))[hit].mean())
+        within = pd.Series(error, table.index)[located]
         for level in levels:
-            radius = table.loc[located, f"radius_{100 * level:g}"].to_numpy()
-            found[f"coverage_{100 * level:g}"] = float(np.mean(error[located] <= radius))
-            found[f"radius_{100 * level:g}"] = float(np.median(radius))
+            radius = table.loc[located, f"radius_{100 * level:g}"]
+            found[f"coverage_{100 * level:g}"] = float((within <= radius).mean())
+            found[f"radius_{100 * level:g}"] = float(radius.median())
         return found
 
     # === Save and load ===

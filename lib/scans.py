@@ -9,6 +9,7 @@ as 100, −200 or "", is only that where it is declared. What no receiver report
 import csv
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -286,10 +287,22 @@ def _read_csv(path: Path | str) -> tuple[bytes, pd.DataFrame]:
         names = next(csv.reader(io.StringIO(content.decode("utf-8-sig"))), [])
         text = {"transmitter": str} if set(LONG) <= set(names) else {}
         empty = {name: ["", "nan", "NaN", "NA", "None"] for name in names if name not in text}
-        table = pd.read_csv(
-            io.BytesIO(content), low_memory=False, dtype=text, keep_default_na=False, na_values=empty, index_col=False
-        )
-    except (UnicodeDecodeError, csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError) as problem:
+        settings = {
+            "low_memory": False,
+            "dtype": text,
+            "keep_default_na": False,
+            "na_values": empty,
+            "index_col": False,
+        }
+        with warnings.catch_warnings(category=pd.errors.ParserWarning, action="error"):  # of rows that are too long
+            table = pd.read_csv(io.BytesIO(content), **settings)
+    except (
+        UnicodeDecodeError,
+        csv.Error,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+        pd.errors.ParserWarning,
+    ) as problem:
         raise ValueError(f"{path}: expected a CSV with a header. Received: {problem}") from problem
     if twice := _first_twice(names):
         raise ValueError(f"{path}: expected each column once. Received twice: {twice}")
@@ -305,7 +318,8 @@ def _numbers(values: pd.Series, limit: float = np.inf, whole: bool = False) -> n
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     fine = np.isfinite(numbers) & (np.abs(numbers) <= limit) & (not whole or numbers == np.round(numbers))
     if not fine.all():
-        expected = "a whole number" if whole else f"a number{f' of at most ±{limit:g}' * np.isfinite(limit)}"
+        bound = f" of at most ±{limit:g}" if limit < np.inf else ""
+        expected = "a whole number" if whole else "a number" + bound
         _refuse_column(values, ~fine, expected)
     return numbers.astype(np.int64) if whole else numbers
 
