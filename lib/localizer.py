@@ -26,7 +26,6 @@ with quiet_import():
 FORMAT, VERSION = "fingerprint-localizer", 1
 MODEL, ABOUT = "model.keras", "localizer.json"
 LEVELS = (0.5, 0.9)
-OUTPUTS = {"environment", "building", "floor", "position", "spread"}
 
 
 @dataclass(frozen=True)
@@ -112,6 +111,8 @@ class Localizer:
             raise ValueError(
                 f"`environments` must be sets with different names. Received: {', '.join(names) or 'none'}"
             )
+        if settings.get("head", "places") != "places":
+            raise ValueError(f"`head` must be places, which tells its spread. Received: {settings['head']}")
         parts = [_held_out(one, calibration, whole_groups) for one in environments]
         shifted = [_shifted(learning) for learning, _ in parts]
         learning, transmitters, shared = _in_common([one for one, _ in shifted])
@@ -120,8 +121,6 @@ class Localizer:
             run = unified.train(
                 learning, held_out, Path(scratch) / "localizer", seed, shared_columns=shared, **settings
             )
-        if set(run.predicted) != OUTPUTS:
-            raise ValueError(f"`head` must be places, which tells its spread. Received: {settings.get('head')}")
         places = run.model.get_layer("decoder").places
         scales = [float(np.median(places.sigma[places.environment == number])) for number in range(len(names))]
         calibrations = _calibrated(held_out, run.predicted, [origin for _, origin in shifted], scales)
@@ -224,7 +223,7 @@ class Localizer:
         }
         for name in ("building", "floor"):
             if getattr(own, name) and getattr(fingerprints, name) is not None:
-                found[f"{name}_hit"] = float((table[name] == getattr(fingerprints, name))[hit].mean())
+                found[f"{name}_hit"] = float((table[name] == getattr(fingerprints, name))[hit].astype(float).mean())
         within = pd.Series(error, table.index)[located]
         for level in levels:
             radius = table.loc[located, f"radius_{100 * level:g}"]

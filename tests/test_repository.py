@@ -147,8 +147,9 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 
 
 def test_library_imports_go_one_way():
-    order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "training", "metrics"]
-    order += ["results", "plots", "baselines", "baseline_networks", "experiments", "sweep"]
+    order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "places", "training"]
+    order += ["unified", "metrics", "results", "plots", "baselines", "baseline_networks", "experiments", "sweep"]
+    order += ["scans", "conformal", "localizer", "__main__"]
     assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
     for position, module in enumerate(order):
         assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module
