@@ -21,7 +21,7 @@ class Calibration:
         scale: metres, added to the spread.
         rows: how many scores there were.
         rank, score: ascending ranks (1 is the lowest) and scores, at most `MOST_SCORES`. Infinite scores,
-            those of scans that were located in another environment than theirs, are left out.
+            those of rows that were located in another environment, are left out.
     """
 
     scale: float

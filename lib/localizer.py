@@ -331,21 +331,22 @@ def _held_out(one: FingerprintSet, share: float, whole_groups: bool) -> tuple[Fi
     used = learning.heard.any(axis=0)
     names = tuple(np.array(one.transmitters, dtype=object)[used])
     parts = [dataclasses.replace(part, rssi=part.rssi[:, used], transmitters=names) for part in (learning, held_out)]
-    return parts[0], parts[1][parts[1].heard.any(axis=1)]
+    calibrating = parts[1][parts[1].heard.any(axis=1)]
+    if not len(calibrating):
+        raise ValueError(f"{one.name}: no row that was held out hears a transmitter of the others: too few rows")
+    return parts[0], calibrating
 
 
 def _calibrated(
     held_out: Sequence[FingerprintSet], told: dict[str, np.ndarray], origins: Sequence[tuple], scales: Sequence[float]
 ) -> list[Calibration]:
-    """Of each environment, by the held-out rows that are located in it; those of another one have infinite errors."""
+    """Of each environment, by its held-out rows; where one is located in another environment its error is infinite."""
     chosen, spread = told["environment"].argmax(axis=1), told["spread"].astype(np.float64)
     own = np.repeat(np.arange(len(held_out)), [len(one) for one in held_out])
     position = told["position"] + np.array(origins)[chosen]
     error = metrics.euclidean_errors(np.concatenate([one.position for one in held_out]), position)
     error[own != chosen] = np.inf
-    return [
-        Calibration.of(error[chosen == number], spread[chosen == number], scale) for number, scale in enumerate(scales)
-    ]
+    return [Calibration.of(error[own == number], spread[own == number], scale) for number, scale in enumerate(scales)]
 
 
 def _shifted(one: FingerprintSet) -> tuple[FingerprintSet, tuple[float, float]]:

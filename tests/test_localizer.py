@@ -154,7 +154,7 @@ def test_radius_is_the_finite_sample_quantile(n, level):
         assert rank <= radius <= rank + n / 999 and len(made.score) <= 1000
 
 
-def test_scans_in_the_wrong_environment_count_as_infinitely_far():
+def test_rows_in_the_wrong_environment_count_as_infinitely_far():
     made = Calibration.of(np.array([1.0, 2.0, 3.0, np.inf]), np.zeros(4), scale=1.0)
     assert made.radius(np.zeros(1), 0.6)[0] == 3.0 and made.radius(np.zeros(1), 0.7)[0] == np.inf
     assert Calibration.of(np.array([]), np.array([]), 1.0).radius(np.zeros(1), 0.5)[0] == np.inf

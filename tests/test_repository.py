@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from benchmarks import speed
+from lib import __main__ as command
 from lib import experiments, models, results
 from lib.paths import ROOT
 
@@ -209,6 +211,14 @@ def test_readme_commands_and_links_exist():
     assert {"all", "test"} <= commands <= targets
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
         assert (ROOT / link).exists(), link
+
+
+def test_readme_shows_commands_of_the_command_line_that_there_are():
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^\.venv/bin/python -m lib (.*)$", readme, flags=re.MULTILINE)
+    assert {line.split()[0] for line in shown} == {"fit", "predict", "evaluate"}
+    for line in shown:
+        command.parser().parse_args(shlex.split(line))
 
 
 def test_committed_results_are_of_measured_data_and_of_the_promised_columns():
