@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib import metrics, quiet_import, scans, splits, training, unified
+from lib import metrics, quiet_import, splits, training, unified
 from lib.conformal import Calibration
 from lib.fingerprints import FingerprintSet, Frame, Release
+from lib.scans import Scans, matrix
 
 with quiet_import():
     import keras
@@ -143,11 +144,11 @@ class Localizer:
 
     # === Use ===
 
-    def predict(self, given, levels: Sequence[float] = LEVELS, not_heard: Sequence = ()) -> pd.DataFrame:
+    def predict(self, scans, levels: Sequence[float] = LEVELS, not_heard: Sequence = ()) -> pd.DataFrame:
         """Where scans were taken.
 
         Args:
-            given, not_heard: see `scans.matrix`.
+            scans, not_heard: see `lib.scans.matrix`.
             levels: of the radii, each between 0 and 1.
 
         Returns:
@@ -158,11 +159,11 @@ class Localizer:
             other transmitters it hears.
 
         Raises:
-            ValueError: for scans that `scans.matrix` refuses, or levels out of range.
+            ValueError: for scans that `lib.scans.matrix` refuses, or levels out of range.
         """
-        return self._table(scans.matrix(given, self.transmitters, not_heard), levels)
+        return self._table(matrix(scans, self.transmitters, not_heard), levels)
 
-    def _table(self, given: scans.Scans, levels: Sequence[float]) -> pd.DataFrame:
+    def _table(self, given: Scans, levels: Sequence[float]) -> pd.DataFrame:
         for level in levels:
             if not 0 < level < 1:
                 raise ValueError(f"`levels` must be between 0 and 1. Received: {level}")
@@ -208,7 +209,7 @@ class Localizer:
             raise ValueError(f"`fingerprints` must be of {', '.join(known)}. Received: {fingerprints.name}")
         own = known[fingerprints.name]
         wide = pd.DataFrame(fingerprints.rssi, columns=list(fingerprints.transmitters))
-        table = self._table(scans.matrix(wide, self.transmitters), levels)
+        table = self._table(matrix(wide, self.transmitters), levels)
         hit = (table["environment"] == own.name).fillna(False).to_numpy(dtype=bool)
         true = _in_frame(own.frame, fingerprints)
         error = np.full(len(table), np.inf)

@@ -114,6 +114,12 @@ def test_the_name_of_the_only_environment_can_be_left_out(run, files, tmp_path):
     assert re.search(r"^environment +town$", run("evaluate", tmp_path / "localizer", files / "town.csv"), re.MULTILINE)
 
 
+def test_whole_devices_can_be_held_out(run, files, tmp_path):
+    arguments = ["fit", f"office={files / 'office.csv'}", "--whole-devices", "--output", tmp_path / "localizer", *SMALL]
+    assert re.search(r"^environment +office$", run(*arguments), re.MULTILINE)
+    assert Localizer.load(tmp_path / "localizer").provenance["settings"]["whole_groups"] is True
+
+
 @pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "export"])
 def test_every_command_explains_itself(run, name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lib", name, "--help"])

@@ -1,6 +1,7 @@
 """The localizer: what goes in as dBm comes out as a position with a radius that holds, also after a save and a load."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 
@@ -313,6 +314,17 @@ def test_every_flipped_byte_of_the_description_is_noticed(saved):
 def test_what_is_no_whole_localizer_is_refused(saved, spoil, message):
     spoil(saved)
     with pytest.raises(ValueError, match=message):
+        Localizer.load(saved)
+
+
+def test_a_network_that_this_keras_cannot_read_is_refused_with_both_versions(saved):
+    about = json.loads((saved / ABOUT).read_text())
+    (saved / MODEL).write_bytes(b"of another time")
+    del about["sha256"]
+    about["provenance"]["versions"]["keras"] = "9.9"
+    about["model_sha256"] = hashlib.sha256(b"of another time").hexdigest()
+    (saved / ABOUT).write_text(json.dumps(about | {"sha256": module._checksum(about)}))
+    with pytest.raises(ValueError, match=rf"written by Keras 9\.9; Keras {keras.__version__} cannot read it"):
         Localizer.load(saved)
 
 
