@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pooch
+import scipy.io
 
 from lib import simulate
 from lib.fingerprints import FingerprintSet, Frame, Release, require_memory, row_blocks
@@ -157,6 +158,14 @@ def simulated() -> bool:
 # === Loading ===
 
 
+def _found(source: Source) -> Path:
+    """What `find` finds; FileNotFoundError where no data folder has it."""
+    path = find(source)
+    if path is None:
+        raise FileNotFoundError(f"{source.file} is in none of {', '.join(map(str, data_folders()))}")
+    return path
+
+
 def _read(source: Source, transmitters: list[str], marker: int, about: list[str]) -> tuple[np.ndarray, pd.DataFrame]:
     """Of a checked file, RSSI (n, t) float32 dBm with NaN for the publisher's marker of "not heard", and other columns.
 
@@ -165,9 +174,7 @@ def _read(source: Source, transmitters: list[str], marker: int, about: list[str]
         FileNotFoundError: if no data folder has it.
         MemoryError: if its rows do not fit in what is available.
     """
-    path = find(source)
-    if path is None:
-        raise FileNotFoundError(f"{source.file} is in none of {', '.join(map(str, data_folders()))}")
+    path = _found(source)
     require_memory(source.rows, len(transmitters), copies=2)  # the other is the file's text
     rssi, others, seen = np.empty((source.rows, len(transmitters)), dtype=np.float32), [], 0
     columns = [*transmitters, *about]
@@ -182,11 +189,16 @@ def _read(source: Source, transmitters: list[str], marker: int, about: list[str]
             seen += len(table)
     if seen != source.rows:
         raise DataError(path, f"{source.rows:,} rows", f"{seen:,}")
+    return _in_dbm(rssi, marker, path), pd.concat(others, ignore_index=True)
+
+
+def _in_dbm(rssi: np.ndarray, marker: int, path: Path) -> np.ndarray:
+    """RSSI with NaN in the place of the publisher's marker, the same array; refuses what no receiver reports."""
     rssi[rssi == marker] = np.nan
     strongest = np.nanmax(rssi)
     if strongest > 0:
         raise DataError(path, f"RSSI of at most 0 dBm, or the marker {marker}", f"{strongest:g}")
-    return rssi, pd.concat(others, ignore_index=True)
+    return rssi
 
 
 def load_ujiindoorloc() -> FingerprintSet:
@@ -243,25 +255,73 @@ def load_lorawan_antwerp() -> FingerprintSet:
     )
 
 
+def load_sigfox_rural() -> FingerprintSet:
+    """Sigfox messages between Antwerp and Ghent, 5,015 rows and 137 base stations, of a band of longitudes."""
+    source = REGISTRY["sigfox_rural"]
+    columns = [str(number) for number in range(source.transmitters + 2)]
+    rssi, table = _read(source, columns[:-2], -200, columns[-2:])
+    degrees = table.to_numpy(dtype=np.float64)
+    frame = Frame.around(*(round(float(middle), 2) for middle in np.median(degrees, axis=0)))
+    return FingerprintSet(
+        rssi=rssi,
+        position=frame.from_degrees(degrees),
+        frame=frame,
+        transmitters=tuple(f"Sigfox {name}" for name in columns[:-2]),
+        name="sigfox_rural",
+        release=Release(Path(source.file).name, source.rows, source.sha256),
+    )
+
+
+def load_uji_library() -> FingerprintSet:
+    """Wi-Fi on two floors of a library in its first month, 576 training and 3,120 test scans (`part`), one phone.
+
+    Positions are in metres of the building's own plane.
+    """
+    source = REGISTRY["uji_library"]
+    path = _found(source)
+    with io.BytesIO(_checked(path, source)) as file:
+        database = scipy.io.loadmat(file, squeeze_me=True)["database"].item()
+    (train, train_labels, test, test_labels), expected = database, (source.rows, source.transmitters)
+    rssi, labels = np.concatenate([train, test]).astype(np.float32), np.concatenate([train_labels, test_labels])
+    if rssi.shape != expected:
+        raise DataError(path, f"rows and transmitters {expected}", str(rssi.shape))
+    return FingerprintSet(
+        rssi=_in_dbm(rssi, 100, path),
+        position=labels[:, :2],
+        frame=Frame(None),
+        transmitters=tuple(f"AP {number}" for number in range(1, source.transmitters + 1)),
+        name="uji_library",
+        release=Release(Path(source.file).name, source.rows, source.sha256),
+        floor=labels[:, 3].astype(np.int64),
+        building=labels[:, 4].astype(np.int64),
+        part=np.repeat(["train", "test"], [len(train), len(test)]),
+    )
+
+
 LOADERS: dict[str, Callable[[], FingerprintSet]] = {
     "ujiindoorloc": load_ujiindoorloc,
     "lorawan_antwerp": load_lorawan_antwerp,
 }
+FURTHER = {"sigfox_rural": load_sigfox_rural, "uji_library": load_uji_library}  # measured or not at all, in no notebook
 
 
 def load(environment: str) -> FingerprintSet:
     """One environment, measured or simulated as `DATA` says.
 
     Args:
-        environment: `ujiindoorloc` or `lorawan_antwerp`.
+        environment: a key of `LOADERS` or `FURTHER`.
 
     Raises:
         DataError: if a file is corrupt, truncated or of another schema.
-        FileNotFoundError: if it is missing under `DATA=real`.
+        FileNotFoundError: if it is missing under `DATA=real`, or has no simulation.
         ValueError: if there is no such environment.
     """
-    if environment not in LOADERS:
-        raise ValueError(f"`environment` must be one of {', '.join(LOADERS)}. Received: {environment}")
+    if environment not in LOADERS | FURTHER:
+        raise ValueError(f"`environment` must be one of {', '.join(LOADERS | FURTHER)}. Received: {environment}")
+    if environment in FURTHER:
+        if data_mode() == "simulated":
+            raise FileNotFoundError(f"{environment} has no simulation, and DATA=simulated looks for no files")
+        return FURTHER[environment]()
     if simulated():
         return {"ujiindoorloc": simulate.campus, "lorawan_antwerp": simulate.city}[environment]()
     return LOADERS[environment]()

@@ -63,12 +63,13 @@ class Frame:
     """A plane in metres east and north of an origin, and its way back to the earth.
 
     Attributes:
-        crs: PROJ definition of the plane that the publisher's coordinates are in.
+        crs: PROJ definition of the plane that the publisher's coordinates are in; None where nobody says where on
+            earth it lies.
         origin: (east, north) of the local origin in that plane.
         ground_scale: ground metres in one unit of the plane (1 but for Web Mercator).
     """
 
-    crs: str
+    crs: str | None
     origin: tuple[float, float] = (0.0, 0.0)
     ground_scale: float = 1.0
 
@@ -82,13 +83,21 @@ class Frame:
         return np.asarray(position, dtype=np.float64) + np.asarray(self.origin)
 
     def to_degrees(self, position: np.ndarray) -> np.ndarray:
-        """(n, 2) local metres → (n, 2) latitude, longitude in degrees."""
+        """(n, 2) local metres → (n, 2) latitude, longitude in degrees, NaN without a `crs`."""
+        if self.crs is None:
+            return np.full((len(position), 2), np.nan)
         east, north = self.to_publisher(position).T
         longitude, latitude = _to_degrees(self.crs).transform(east, north)
         return np.column_stack([latitude, longitude])
 
     def from_degrees(self, degrees: np.ndarray) -> np.ndarray:
-        """(n, 2) latitude, longitude in degrees → (n, 2) local metres."""
+        """(n, 2) latitude, longitude in degrees → (n, 2) local metres.
+
+        Raises:
+            ValueError: if there is no `crs`.
+        """
+        if self.crs is None:
+            raise ValueError("a frame without `crs` has no place on earth, and so no metres for degrees")
         latitude, longitude = np.asarray(degrees, dtype=np.float64).T
         east, north = _to_degrees(self.crs).transform(longitude, latitude, direction="INVERSE")
         return np.column_stack([east, north]) - np.asarray(self.origin)

@@ -46,6 +46,35 @@ def _hold_out(rows: np.ndarray, groups: np.ndarray, share: float) -> tuple[np.nd
     return rows[kept], rows[held_out]
 
 
+def held_out(
+    fingerprints: FingerprintSet, share: float, whole_groups: bool = False
+) -> tuple[FingerprintSet, FingerprintSet]:
+    """The rest and a random `share` of the fingerprints of any set; copies of a scan stay together.
+
+    Args:
+        fingerprints: the set.
+        share: between 0 and 1.
+        whole_groups: all rows of some groups (devices) are held out, in the place of some rows of all.
+
+    Raises:
+        ValueError: if the share is out of range, there are no groups, or one side would be empty.
+    """
+    name, copies = fingerprints.name, fingerprints.copy_id
+    if not 0 < share < 1:
+        raise ValueError(f"the share to hold out must be between 0 and 1. Received: {share}")
+    if whole_groups and fingerprints.group is None:
+        raise ValueError(f"{name}: to hold out whole groups, rows need a group (device). Received: rows without")
+    groups = fingerprints.group if whole_groups else copies
+    if len(np.unique(groups)) < 2:
+        what = "groups" if whole_groups else "different scans"
+        raise ValueError(f"{name}: expected two {what} or more, to hold some out. Received: {len(np.unique(groups))}")
+    kept, out = _hold_out(np.arange(len(fingerprints)), groups, share)
+    kept = kept[~np.isin(copies[kept], copies[out])]
+    if not len(kept):
+        raise ValueError(f"{name}: all rows are copies of those held out")
+    return fingerprints[kept], fingerprints[out]
+
+
 def blocks(position: np.ndarray, side: float = BLOCK_M) -> np.ndarray:
     """(n, 2) metres → (n,) number of the square block that each position lies in."""
     square = np.floor(np.asarray(position) / side).astype(np.int64)

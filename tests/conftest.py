@@ -11,7 +11,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from lib import datasets, paths, simulate
+from lib import datasets, paths, simulate, splits
+from lib.localizer import Localizer
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
@@ -22,6 +23,8 @@ MEASURED = {
     for fixture, releases in {
         "measured_campus": [("uji_training", "uji_validation")],
         "measured_city": [("lorawan_full",), ("lorawan_3gw",)],
+        "measured_sigfox": [("sigfox_rural",)],
+        "measured_library": [("uji_library",)],
     }.items()
 }
 
@@ -57,6 +60,16 @@ def measured_city():
     return datasets.load_lorawan_antwerp()
 
 
+@pytest.fixture(scope="session")
+def measured_sigfox():
+    return datasets.load_sigfox_rural()
+
+
+@pytest.fixture(scope="session")
+def measured_library():
+    return datasets.load_uji_library()
+
+
 def _at_hand(*fixtures):
     return [name for name in fixtures if MEASURED.get(name, True)]
 
@@ -77,6 +90,20 @@ def outdoors(request):
 def fingerprints(request):
     """Every set there is."""
     return request.getfixturevalue(request.param)
+
+
+@pytest.fixture(scope="session")
+def apart():
+    """What a localizer is fitted on, and what it is asked about: scans of a campus and messages in a city."""
+    campus = simulate.campus(2500, 1, n_access_points=80)
+    sets = campus[campus.part == "train"], simulate.city(2500, n_gateways=40)
+    return tuple(zip(*(splits.held_out(one, 0.3) for one in sets), strict=True))
+
+
+@pytest.fixture(scope="session")
+def localizer(apart):
+    """A small one of both environments."""
+    return Localizer.fit(apart[0], calibration=0.3, epochs=4, batch_size=64, network={"hidden": (64, 64)})
 
 
 @pytest.fixture

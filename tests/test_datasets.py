@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import io
 import json
 import lzma
 import sys
@@ -13,6 +14,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.io
 
 from lib import datasets, fingerprints, paths, splits
 from lib.datasets import REGISTRY, DataError
@@ -128,7 +130,7 @@ def test_compressed_files_read_the_same(uji_files, data_folders, monkeypatch):
 
 
 def test_unknown_environment_is_named(data_folders):
-    with pytest.raises(ValueError, match=r"ujiindoorloc, lorawan_antwerp. Received: nowhere"):
+    with pytest.raises(ValueError, match=r"lorawan_antwerp, sigfox_rural, uji_library\. Received: nowhere"):
         datasets.load("nowhere")
 
 
@@ -436,6 +438,75 @@ def test_file_that_the_publisher_no_longer_has_is_named(served, tmp_path):
 def test_file_without_address_cannot_be_fetched(tmp_path):
     with pytest.raises(FileNotFoundError, match="offers no direct download"):
         datasets.fetch(REGISTRY["lorawan_3gw"], tmp_path)
+
+
+# === Further data sets ===
+
+
+def test_measured_sigfox_has_the_published_counts(measured_sigfox):
+    assert measured_sigfox.rssi.shape == (5015, 137) and measured_sigfox.name in datasets.FURTHER
+    assert np.nanmin(measured_sigfox.rssi) == -147 and np.nanmax(measured_sigfox.rssi) == -79
+    assert measured_sigfox.heard.any(axis=1).all()
+    degrees = measured_sigfox.frame.to_degrees(measured_sigfox.position)
+    assert ((degrees > [51.06, 4.1499]) & (degrees < [51.28, 4.25])).all()
+
+
+def test_measured_library_has_the_published_counts(measured_library):
+    assert measured_library.rssi.shape == (3696, 174)
+    assert dict(zip(*np.unique(measured_library.part, return_counts=True), strict=True)) == {"train": 576, "test": 3120}
+    assert set(measured_library.floor) == {3, 5} and set(measured_library.building) == {0}
+    assert (np.ptp(measured_library.position, axis=0) < 20).all()
+    assert np.isnan(measured_library.frame.to_degrees(measured_library.position)).all()
+
+
+def library(rows: int, changes: dict | None = None) -> bytes:
+    rng = np.random.default_rng(0)
+    levels = np.where(rng.random((rows, 174)) < 0.9, 100, rng.integers(-96, -38, (rows, 174))).astype(float)
+    labels = np.column_stack([rng.random((rows, 3)), rng.choice([3, 5], rows), np.zeros(rows)])
+    fields = {"trainingMacs": levels, "trainingLabels": labels, "testMacs": levels, "testLabels": labels}
+    with io.BytesIO() as file:
+        scipy.io.savemat(file, {"database": fields | (changes or {})})
+        return file.getvalue()
+
+
+def test_library_file_becomes_a_set(data_folders, monkeypatch):
+    content = library(8)
+    put(data_folders[0], register(monkeypatch, "uji_library", content, 16), content)
+    loaded = datasets.load("uji_library")
+    assert loaded.rssi.shape == (16, 174) and np.nanmax(loaded.rssi) < 0 and np.isnan(loaded.rssi).any()
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "message"),
+    [
+        (9, {}, r"expected rows and transmitters \(16, 174\), found \(18, 174\)"),
+        (8, {"testMacs": np.full((8, 174), 1.0)}, "expected RSSI of at most 0 dBm, or the marker 100, found 1"),
+    ],
+)
+def test_library_file_of_another_schema_is_refused(data_folders, monkeypatch, rows, changes, message):
+    content = library(rows, changes)
+    put(data_folders[0], register(monkeypatch, "uji_library", content, 16), content)
+    with pytest.raises(DataError, match=message):
+        datasets.load("uji_library")
+
+
+def test_sigfox_file_becomes_a_set(data_folders, monkeypatch):
+    rng = np.random.default_rng(0)
+    levels = np.where(rng.random((12, 137)) < 0.9, -200, rng.integers(-147, -79, (12, 137)))
+    table = pd.DataFrame(np.column_stack([levels, 51.2 + rng.random(12) / 9, 4.2 + rng.random(12) / 9]))
+    content = csv(table)
+    put(data_folders[0], register(monkeypatch, "sigfox_rural", content, 12), content, compressed=True)
+    loaded = datasets.load("sigfox_rural")
+    np.testing.assert_array_equal(np.nan_to_num(loaded.rssi, nan=-200), levels)
+    np.testing.assert_allclose(loaded.frame.to_degrees(loaded.position), table[[137, 138]], atol=1e-9)
+
+
+@pytest.mark.parametrize(("mode", "message"), [("simulated", "has no simulation"), ("auto", "is in none of")])
+@pytest.mark.parametrize("environment", datasets.FURTHER)
+def test_a_further_set_is_measured_or_not_at_all(data_folders, monkeypatch, environment, mode, message):
+    monkeypatch.setenv("DATA", mode)
+    with pytest.raises(FileNotFoundError, match=message):
+        datasets.load(environment)
 
 
 # === DATA ===

@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import yaml
 
 from benchmarks import speed
+from lib import __main__ as command
 from lib import experiments, models, results
 from lib.paths import ROOT
 
@@ -157,7 +159,8 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 def test_library_imports_go_one_way():
     order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "places", "models"]
     order += ["training", "unified", "metrics", "results", "plots", "error_plots", "baselines", "baseline_networks"]
-    order += ["experiments", "sweep", "stress", "export"]
+    order += ["experiments", "sweep", "stress", "scans", "conformal"]
+    order += ["localizer", "export", "__main__"]
     assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
     for position, module in enumerate(order):
         assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module
@@ -219,6 +222,14 @@ def test_readme_commands_and_links_exist():
     assert {"all", "test"} <= commands <= targets
     for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", readme):
         assert (ROOT / link).exists(), link
+
+
+def test_readme_shows_commands_of_the_command_line_that_there_are():
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^\.venv/bin/python -m lib (.*)$", readme, flags=re.MULTILINE)
+    assert {line.split()[0] for line in shown} == {"fit", "predict", "evaluate"}
+    for line in shown:
+        command.parser().parse_args(shlex.split(line))
 
 
 def test_committed_results_are_of_measured_data_and_of_the_promised_columns():

@@ -1,0 +1,194 @@
+"""The command line, from a user's CSV to positions, and what it says when something is wrong."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import __main__ as command
+from lib import paths, scans, simulate
+from lib.localizer import Localizer
+
+SMALL = ("--epochs", "1", "--batch-size", "64", "--hidden", "8")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command in this process; returns what it printed, or the message with which it ended."""
+
+    def with_arguments(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lib", *map(str, arguments)])
+        try:
+            command.main()
+        except SystemExit as end:
+            return end.code if isinstance(end.code, str) else capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return with_arguments
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Fingerprints of an office, with degrees, and of a town; scans of both in both forms."""
+    folder = tmp_path_factory.mktemp("files")
+    office, town = simulate.campus(300, 1, n_access_points=40), simulate.city(300, n_gateways=30)
+    for name, made in {"office": office, "town": town}.items():
+        scans.table_of(made).to_csv(folder / f"{name}.csv", index=False)
+    wide = pd.concat([pd.DataFrame(one.rssi[:20], columns=one.transmitters) for one in (office, town)])
+    wide.insert(0, "scan", [f"scan {number}" for number in range(len(wide))])
+    wide.to_csv(folder / "wide.csv", index=False)
+    wide.fillna(-200).to_csv(folder / "marked.csv", index=False)
+    long = wide.melt("scan", var_name="transmitter", value_name="rssi")
+    long.iloc[::-1].to_csv(folder / "long.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(files, tmp_path_factory):
+    """A localizer that the command line fitted, by its directory, and what it printed."""
+    directory = tmp_path_factory.mktemp("fitted") / "localizer"
+    sources = [f"{name}={files / name}.csv" for name in ("office", "town")]
+    finished = subprocess.run(
+        [sys.executable, "-m", "lib", "fit", *sources, "--output", directory, *SMALL],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return directory, finished
+
+
+# === From files to positions ===
+
+
+def test_fit_reports_on_rows_that_it_held_out(fitted):
+    directory, finished = fitted
+    table = {line.split()[0]: line.split()[1:] for line in finished.stdout.splitlines() if line.strip()}
+    assert table["environment"] == ["office", "town"] and all(15 < int(n) < 45 for n in table["rows"])
+    assert table["mean_m"] and table["coverage_90"] and len(table["floor_hit"]) == 1
+    assert "localizer:" in finished.stderr  # its progress
+    known = Localizer.load(directory).environments
+    assert [one.name for one in known] == ["office", "town"] and [one.release.file for one in known] == [
+        "office.csv",
+        "town.csv",
+    ]
+
+
+def test_predict_is_the_same_for_scans_in_every_form(run, fitted, files, tmp_path):
+    directory, _ = fitted
+    tables = {}
+    for form in ("wide", "long"):
+        run("predict", directory, files / f"{form}.csv", "--form", form, "--output", tmp_path / "found.csv")
+        tables[form] = pd.read_csv(tmp_path / "found.csv", index_col="scan")
+    run("predict", directory, files / "marked.csv", "--not-heard", "-200", "--output", tmp_path / "found.csv")
+    tables["marked"] = pd.read_csv(tmp_path / "found.csv", index_col="scan")
+    assert len(tables["wide"]) == 40 and tables["wide"]["located"].sum() > 20
+    for form in ("long", "marked"):
+        pd.testing.assert_frame_equal(tables[form].sort_index(), tables["wide"].sort_index())
+
+
+def test_predict_prints_what_the_library_says(run, fitted, files, tmp_path):
+    directory, _ = fitted
+    (tmp_path / "printed.csv").write_text(run("predict", directory, files / "wide.csv", "--levels", "0.75"))
+    printed = pd.read_csv(tmp_path / "printed.csv", index_col="scan")
+    expected = Localizer.load(directory).predict(pd.read_csv(files / "wide.csv"), levels=(0.75,))
+    assert list(printed.columns) == list(expected.columns) and "radius_75" in printed
+    np.testing.assert_allclose(printed["x"], expected["x"], rtol=1e-8)
+
+
+def test_evaluate_reports_on_a_file(run, fitted, files):
+    directory, _ = fitted
+    printed = run("evaluate", directory, f"office={files / 'office.csv'}", f"town={files / 'town.csv'}")
+    assert re.search(r"^rows +301 +300$", printed, flags=re.MULTILINE)
+    assert "coverage_50" in printed
+
+
+def test_the_name_of_the_only_environment_can_be_left_out(run, files, tmp_path):
+    run("fit", f"town={files / 'town.csv'}", "--output", tmp_path / "localizer", *SMALL)
+    assert re.search(r"^environment +town$", run("evaluate", tmp_path / "localizer", files / "town.csv"), re.MULTILINE)
+
+
+def test_whole_devices_can_be_held_out(run, files, tmp_path):
+    arguments = ["fit", f"office={files / 'office.csv'}", "--whole-devices", "--output", tmp_path / "localizer", *SMALL]
+    assert re.search(r"^environment +office$", run(*arguments), re.MULTILINE)
+    assert Localizer.load(tmp_path / "localizer").provenance["settings"]["whole_groups"] is True
+
+
+@pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "export"])
+def test_every_command_explains_itself(run, name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lib", name, "--help"])
+    with pytest.raises(SystemExit) as end:
+        command.main()
+    assert end.value.code == 0 and f"usage: python -m lib {name}" in capsys.readouterr().out
+
+
+# === What goes wrong is one line ===
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "office", "--output", "{new}"], "expected NAME=file.csv or one of ujiindoorloc, lorawan_antwerp"),
+        (["fit", "office={files}/none.csv", "--output", "{new}"], "No such file or directory"),
+        (["fit", "office={files}/wide.csv", "--output", "{new}"], r"wide\.csv: expected columns x, y or latitude"),
+        (["fit", "a={files}/town.csv", "a={files}/town.csv", "--output", "{new}", *SMALL], "sets with different names"),
+        (["fit", "office={files}/office.csv", "--output", "{files}"], "is not replaced"),
+        (
+            ["fit", "office={files}/office.csv", "--output", "{new}", "--hold-out", "2"],
+            "between 0 and 1. Received: 2.0",
+        ),
+        (["predict", "{new}", "{files}/wide.csv"], "holds no localizer"),
+        (["predict", "{fitted}", "{files}/marked.csv"], "scan scan 0, transmitter WAP.*Received: -200"),
+        (["predict", "{fitted}", "{files}/wide.csv", "--form", "long"], "expected the columns scan, transmitter, rssi"),
+        (["predict", "{fitted}", "{files}/wide.csv", "--levels", "90"], "`levels` must be between 0 and 1"),
+        (["evaluate", "{fitted}", "{files}/office.csv"], "expected NAME=file.csv or one of"),
+        (["evaluate", "{fitted}", "home={files}/office.csv"], "must be of office, town. Received: home"),
+    ],
+)
+def test_an_error_is_one_line_and_leaves_nothing(run, files, fitted, tmp_path, arguments, message):
+    places = {"files": files, "fitted": fitted[0], "new": tmp_path / "new"}
+    said = run(*(argument.format(**places) for argument in arguments))
+    assert re.match(f"error: .*{message}", said) and "\n" not in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_says_it_without_a_traceback(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-m", "lib", "predict", tmp_path, "none.csv"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1 and finished.stdout == ""
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+
+
+def test_a_fit_that_is_killed_leaves_no_localizer(files, tmp_path):
+    told, directory = tmp_path / "told", tmp_path / "localizer"
+    arguments = ["fit", f"town={files / 'town.csv'}", "--output", directory, "--epochs", "100000", "--hidden", "8"]
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with (
+        told.open("w") as screen,
+        subprocess.Popen(
+            [sys.executable, "-m", "lib", *arguments],
+            cwd=paths.ROOT,
+            env=os.environ | {"TMPDIR": str(scratch)},
+            stderr=screen,
+        ) as process,
+    ):
+        deadline = time.monotonic() + 120
+        while "/100000" not in told.read_text() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.kill()
+    assert "/100000" in told.read_text(), "it was killed before it trained"
+    assert not directory.exists()
+    with pytest.raises(ValueError, match="holds no localizer"):
+        Localizer.load(directory)
