@@ -45,19 +45,17 @@ def learnt_and_tested() -> tuple[list[FingerprintSet], list[FingerprintSet]]:
 
 
 def by_keras(model) -> dict[str, Locate]:
-    """The network as Keras calls it, as trained and in float32, and compiled once by TensorFlow."""
+    """The network as Keras calls it, and compiled once by TensorFlow."""
     import tensorflow as tf
 
-    exact = export.in_float32(model)
-    compiled = tf.function(lambda rssi: exact(rssi, training=False), autograph=False, reduce_retracing=True)
+    compiled = tf.function(lambda rssi: model(rssi, training=False), autograph=False, reduce_retracing=True)
 
     def arrays(outputs: dict) -> Located:
         return {name: np.asarray(values) for name, values in outputs.items()}
 
     return {
-        "Keras, float32": lambda rssi: arrays(exact(rssi, training=False)),
-        "Keras, bfloat16 as trained": lambda rssi: arrays(model(rssi, training=False)),
-        "tf.function, float32": lambda rssi: arrays(compiled(rssi)),
+        "Keras": lambda rssi: arrays(model(rssi, training=False)),
+        "tf.function": lambda rssi: arrays(compiled(rssi)),
     }
 
 
@@ -104,7 +102,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "library": table["version"],
             "file (MB)": text(table["file_mb"], ".1f"),
             "one scan (ms)": text(table["median_us"] / 1e3, ".2f"),
-            "farthest from float32 Keras: indoors (m)": text(table["indoors_m"], ".5f"),
+            "farthest from Keras: indoors (m)": text(table["indoors_m"], ".5f"),
             "outdoors (m)": text(table["outdoors_m"], ".5f"),
             "scans with another building or floor": text(table["other_place"], ".0f"),
         }
@@ -127,13 +125,13 @@ def main() -> None:
     rssi, counts = unified.side_by_side(tested), [len(one) for one in tested]
     files = {name: export.write(model, workspace.models / file) for name, file in FILES.items()}
     asked = by_keras(model) | {name: export.read(path, threads=1) for name, path in files.items()}
-    expected = in_batches(asked["Keras, float32"], rssi)
+    expected = in_batches(asked["Keras"], rssi)
     about = {"n_inputs": rssi.shape[1], "n_places": len(model.get_layer("decoder").places)}
     rows = {}
     for name, locate in asked.items():
         library = PACKAGES.get(name, "keras" if "Keras" in name else "tensorflow")
         size = {"file_mb": files[name].stat().st_size / 1e6} if name in files else {}
-        agreement = disagreement(in_batches(locate, rssi), expected, counts) if name != "Keras, float32" else {}
+        agreement = disagreement(in_batches(locate, rssi), expected, counts) if name != "Keras" else {}
         rows[name] = about | {"version": f"{library} {version(library)}"} | size | agreement
 
     knn = "kNN, Sørensen"  # of one environment: its scans without the columns of the other

@@ -6,12 +6,13 @@ What is written computes in float32 throughout, on any number of scans at once. 
 
 import importlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lib import THREADS, quiet_import
+from lib.localizer import ABOUT, Localizer
 from lib.models import Augmentation
 from lib.paths import replacing
 
@@ -46,22 +47,12 @@ def _required(module: str):
 
 
 def _rebuilt(model: keras.Model, anew: Callable[[layers.Layer], layers.Layer | None]) -> keras.Model:
-    """The network with layers that compute in float32; what `anew` makes of a layer takes its place, None keeps it."""
+    """The network without its weights; what `anew` makes of a layer takes its place, None keeps it."""
 
     def layer_of(layer: layers.Layer) -> layers.Layer:
-        return anew(layer) or type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+        return anew(layer) or type(layer).from_config(layer.get_config())
 
     return keras.models.clone_model(model, clone_function=layer_of)
-
-
-def in_float32(model: keras.Model) -> keras.Model:
-    """The same network with the same weights, which computes in float32 whatever it was trained in.
-
-    It has the layers of the other: weights saved of the one can be loaded into the other.
-    """
-    rebuilt = _rebuilt(model, lambda layer: None)
-    rebuilt.set_weights(model.get_weights())
-    return rebuilt
 
 
 class _Through(layers.Layer):
@@ -72,7 +63,7 @@ class _Through(layers.Layer):
 
 
 def for_inference(model: keras.Model) -> keras.Model:
-    """The network in float32 without what only training needs: no augmentation and no dropout, and every batch
+    """The network without what only training needs: no augmentation and no dropout, and every batch
     normalisation that follows a dense layer is part of its weights.
     """
     norms = {id(layer.input): layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)}
@@ -87,7 +78,7 @@ def for_inference(model: keras.Model) -> keras.Model:
         if layer.name in dropped:
             return _Through(name=layer.name)
         if layer.name in absorbed:
-            return layers.Dense(layer.units, dtype="float32", name=layer.name)
+            return layers.Dense(layer.units, name=layer.name)
         return None
 
     rebuilt = _rebuilt(model, anew)
@@ -116,7 +107,7 @@ def write(model: keras.Model, path: Path) -> Path:
     """Write a network as ONNX (`.onnx`) or LiteRT (`.tflite`), whole or not at all, and return the path.
 
     Args:
-        model: of one input, trained in whatever precision; its output is a dict.
+        model: of one input; its output is a dict.
         path: the suffix is the format.
 
     Raises:
@@ -130,6 +121,32 @@ def write(model: keras.Model, path: Path) -> Path:
         warnings.simplefilter("ignore")  # of the converters, about NumPy
         for_inference(model).export(str(temporary), format=kind, verbose=False)
     return path
+
+
+def export(localizer: Path, output: Path, formats: Sequence[str] | None = None) -> list[Path]:
+    """Write the network of a saved localizer in several formats, and beside them what its inputs and outputs mean.
+
+    Args:
+        localizer: directory that `Localizer.save` wrote.
+        output: directory, made if need be; `localizer.onnx`, `localizer.tflite` and `localizer.json` are put there.
+        formats: `onnx`, `litert`; None for both.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ValueError: if a format is not known, or the directory holds no localizer.
+        ImportError: if the packages are not there.
+    """
+    suffixes = {kind: suffix for suffix, kind in FORMATS.items()}
+    if unknown := sorted(set(formats or ()) - set(suffixes)):
+        raise ValueError(f"`formats` must be among {', '.join(suffixes)}. Received: {', '.join(unknown)}")
+    loaded, output = Localizer.load(localizer), Path(output)
+    output.mkdir(parents=True, exist_ok=True)
+    written = [write(loaded.model, output / f"localizer{suffixes[kind]}") for kind in formats or suffixes]
+    with replacing(output / ABOUT) as temporary:
+        temporary.write_bytes((Path(localizer) / ABOUT).read_bytes())
+    return [*written, output / ABOUT]
 
 
 def read(path: Path, threads: int = int(THREADS)) -> Callable[[np.ndarray], Mapping[str, np.ndarray]]:

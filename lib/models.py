@@ -208,6 +208,7 @@ class Augmentation(layers.Layer):
         offset: standard deviation in dB of what is added to a whole scan.
         noise: the same of what is added to each level by itself.
         loss: the largest share of the heard transmitters that a scan loses; each scan's is drawn between 0 and that.
+            One that would lose all keeps all.
     """
 
     def __init__(self, offset: float, noise: float, loss: float, **settings):
@@ -222,7 +223,9 @@ class Augmentation(layers.Layer):
         rssi = rssi + self.offset * keras.random.normal(rows, seed=self.random)
         rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
         share = self.loss * keras.random.uniform(rows, seed=self.random)
-        return ops.where(keras.random.uniform(ops.shape(rssi), seed=self.random) < share, np.float32(np.nan), rssi)
+        lost = keras.random.uniform(ops.shape(rssi), seed=self.random) < share
+        silent = ops.all(ops.logical_or(lost, ops.isnan(rssi)), axis=1, keepdims=True)
+        return ops.where(ops.logical_and(lost, ops.logical_not(silent)), np.float32(np.nan), rssi)
 
     def get_config(self):
         return super().get_config() | {"offset": self.offset, "noise": self.noise, "loss": self.loss}

@@ -40,6 +40,9 @@ def test_augmentation_is_for_training_and_never_invents_a_transmitter():
     changed = keras.ops.convert_to_numpy(layer(rssi, training=True))
     assert np.isnan(changed[np.isnan(rssi)]).all()
     assert np.isnan(changed).mean() - np.isnan(rssi).mean() == pytest.approx(0.5 * 0.2, abs=0.02)
+    one_heard = np.full((50, 4), np.nan, dtype=np.float32)
+    one_heard[:, 2] = -60
+    assert not np.isnan(models.Augmentation(3.0, 2.0, 1.0)(one_heard, training=True)[:, 2]).any(), "a scan fell silent"
     scans = np.nanmean(changed, axis=1)
     assert np.nanstd(scans) == pytest.approx(3.0, rel=0.2), "a scan's levels share an offset"
     assert np.nanstd(changed - scans[:, None]) == pytest.approx(2.0, rel=0.2)
