@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 from lib.fingerprints import FingerprintSet
 from lib.metrics import confidence_half_width
 from lib.plots import COLOURS, ENVIRONMENTS, SCANS, by_protocol
+
+LINES = {"official": "-", "random": "-", "spatial": ":"}
 
 
 def ablation(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
@@ -92,4 +95,75 @@ def errors_by(errors: Mapping[str, tuple[np.ndarray, Sequence]], title: str) -> 
         axis.tick_params(axis="x", labelsize=9)
     axes[0, 0].set_ylabel("error (m); triangle: mean")
     figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def reliability(coverage: pd.DataFrame) -> Figure:
+    """Share of the test rows within the radius against the level that it promises, one line a protocol.
+
+    Args:
+        coverage: rows of `environment`, `protocol`, `level` and `coverage`, the last two as fractions.
+    """
+    figure, axis = plt.subplots(figsize=(6.4, 5.2))
+    axis.plot([0, 100], [0, 100], color="0.5", linestyle="--", label="as promised")
+    for (environment, protocol), line in coverage.groupby(["environment", "protocol"], sort=False):
+        style = {"color": COLOURS[environment], "linestyle": LINES.get(protocol, "-"), "marker": "o"}
+        axis.plot(
+            100 * line["level"], 100 * line["coverage"], label=f"{ENVIRONMENTS[environment]}, {protocol}", **style
+        )
+    axis.set(xlabel="level of the radius (%)", ylabel="test rows within the radius (%)", xlim=(0, 100), ylim=(0, 100))
+    axis.set_aspect("equal")
+    axis.legend(fontsize=10)
+    return figure
+
+
+def scans_on_plan(data: FingerprintSet, told: pd.DataFrame, plan: np.ndarray, title: str) -> Figure:
+    """Where scans were taken and where a localizer places them, with its radii.
+
+    Args:
+        data: scans whose positions are known.
+        told: what `Localizer.predict` says of them, in their order.
+        plan: (m, 2) training positions in metres, drawn in grey.
+        title: of the figure.
+    """
+    radii = [name for name in told if name.startswith("radius_")]
+    figure, axis = plt.subplots(figsize=(9, 6.4))
+    axis.scatter(*plan.T, s=3, color="0.8", linewidth=0, label="training positions")
+    for number, (true, (_, here)) in enumerate(zip(data.position, told.iterrows(), strict=True)):
+        axis.plot(*true, "x", color="black", label="true position" * (number == 0))
+        if here["located"]:
+            place = (here["x"], here["y"])
+            axis.plot(*zip(true, place, strict=True), color="0.3", linewidth=1)
+            axis.plot(*place, "o", color=COLOURS[data.name], label="estimate" * (number == 0))
+            for name in radii:
+                axis.add_patch(Circle(place, here[name], fill=False, color=COLOURS[data.name], alpha=0.6))
+    levels = " and ".join(name.removeprefix("radius_") for name in radii)
+    axis.set(xlabel="east (m)", ylabel="north (m)", aspect="equal")
+    axis.set_title(f"{title}; circles: {levels} %", fontsize=12)
+    axis.legend(fontsize=10)
+    return figure
+
+
+def stress_curves(rows: pd.DataFrame, names: Mapping[str, str], value: str, label: str) -> Figure:
+    """A value against the size of a disturbance, one panel a disturbance, one line a model.
+
+    Args:
+        rows: `stress`, `unit`, `size`, `model` and the value.
+        names: model → its name in the legend.
+        value, label: the column, and its name on the axis.
+    """
+    panels = list(rows.groupby("stress", sort=False))
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3.8 * lines), squeeze=False)
+    for axis, (stress, panel) in zip(axes.flat, panels, strict=False):
+        for model, name in names.items():
+            line = panel[panel["model"] == model]
+            if len(line):
+                axis.plot(line["size"], line[value], marker="o", label=name)
+        axis.set(xlabel=f"{stress} ({panel['unit'].iloc[0]})", ylabel=label)
+        axis.set_ylim(0, None)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    axes[0, 0].legend(fontsize=9)
     return figure
