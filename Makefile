@@ -32,9 +32,14 @@ SEARCH_COMPARATORS := $(call library,splits preprocess places models training un
 CELLS := $(call library,splits preprocess places models training unified metrics results plots baselines \
 	baseline_networks experiments sweep)
 BUILD := $(CELLS) lib/error_plots.py
+USE := $(call library,splits preprocess places models training unified metrics results plots error_plots scans conformal \
+	localizer)
+STRESS := $(BUILD) $(addprefix lib/,scans.py conformal.py localizer.py stress.py)
+ADD := $(call library,splits preprocess places models training unified metrics results)
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
-	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified))
+	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified \
+	08_use_localizer 09_stress_localizer 10_add_environments))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
 .PHONY: help setup data all benchmark smoke search sweep bench test lab lock tidy clean FORCE
@@ -49,7 +54,7 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 07: every figure, table and result, three seeds, half an hour or more
+all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds, half an hour or more
 benchmark: ## The same with five seeds, as committed, an hour or more
 	$(MAKE) all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
@@ -121,6 +126,10 @@ $(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)
 $(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(BUILT)/04_umlp.ipynb $(CELLS)
 $(BUILT)/07_build_unified.ipynb: $(BUILT)/06_explain_transfer.ipynb $(BUILD)
 $(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/07_build_unified.ipynb $(CELLS)
+# Each of these takes one core.
+$(BUILT)/08_use_localizer.ipynb: $(BUILT)/05_benchmark.ipynb $(USE)
+$(BUILT)/09_stress_localizer.ipynb: $(BUILT)/08_use_localizer.ipynb $(STRESS)
+$(BUILT)/10_add_environments.ipynb: $(BUILT)/05_benchmark.ipynb $(ADD)
 
 # The README shows the tables of a full run on measured data.
 ifneq ($(filter full benchmark,$(PROFILE)),)
