@@ -34,7 +34,7 @@ CELLS := $(call library,splits preprocess places models training unified metrics
 BUILD := $(CELLS) lib/error_plots.py
 USE := $(call library,splits preprocess places models training unified metrics results plots error_plots scans conformal \
 	localizer)
-STRESS := $(BUILD) $(addprefix lib/,scans.py conformal.py localizer.py stress.py)
+STRESS := $(SEARCH_COMPARATORS) $(addprefix lib/,plots.py error_plots.py scans.py conformal.py localizer.py stress.py)
 ADD := $(call library,splits preprocess places models training unified metrics results)
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
@@ -124,19 +124,20 @@ $(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS)
 $(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)
 # These take all cores for themselves, one after the other.
 $(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(BUILT)/04_umlp.ipynb $(CELLS)
-$(BUILT)/07_build_unified.ipynb: $(BUILT)/06_explain_transfer.ipynb $(BUILD)
-$(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/07_build_unified.ipynb $(CELLS)
+$(BUILT)/07_build_unified.ipynb: $(BUILT)/02_preprocess.ipynb $(BUILD) | $(BUILT)/06_explain_transfer.ipynb
+$(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/06_explain_transfer.ipynb \
+	$(BUILT)/07_build_unified.ipynb $(CELLS)
 # Each of these takes one core.
-$(BUILT)/08_use_localizer.ipynb: $(BUILT)/05_benchmark.ipynb $(USE)
-$(BUILT)/09_stress_localizer.ipynb: $(BUILT)/08_use_localizer.ipynb $(STRESS)
-$(BUILT)/10_add_environments.ipynb: $(BUILT)/05_benchmark.ipynb $(ADD)
+$(BUILT)/08_use_localizer.ipynb: $(FIRST) $(USE) | $(BUILT)/05_benchmark.ipynb
+$(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb $(STRESS)
+$(BUILT)/10_add_environments.ipynb: $(FIRST) $(ADD) | $(BUILT)/05_benchmark.ipynb
 
 # The README shows the tables of a full run on measured data.
 ifneq ($(filter full benchmark,$(PROFILE)),)
 ifndef FINGERPRINT_OUTPUTS
 all: README.md
 SHOW := $(BIN)/python -m lib.results README.md
-README.md: $(BUILT)/05_benchmark.ipynb lib/results.py
+README.md: $(addprefix $(BUILT)/,$(addsuffix .ipynb,05_benchmark 09_stress_localizer 10_add_environments)) lib/results.py
 	$(SHOW)
 	@touch $@
 endif

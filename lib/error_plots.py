@@ -153,7 +153,7 @@ def stress_curves(rows: pd.DataFrame, names: Mapping[str, str], value: str, labe
         value, label: the column, and its name on the axis.
     """
     panels = list(rows.groupby("stress", sort=False))
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) in (2, 4) else 3
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(5 * columns, 3.8 * lines), squeeze=False)
     for axis, (stress, panel) in zip(axes.flat, panels, strict=False):
