@@ -17,7 +17,7 @@ NETWORK = {
     "heard": False,
     "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.3},
 }  # of `models.unified`
-SETTINGS = {"epochs": 40, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
+SETTINGS = {"epochs": 30, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
 HEADS = ("places", "distance", "squared")
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
 _CODE = b"".join(Path(module.__file__).read_bytes() for module in (models, places)) + Path(__file__).read_bytes()
