@@ -1,13 +1,67 @@
 """What can go wrong with a scan after training: transmitters fail, devices differ, somebody attacks.
 
-All take (n, t) dBm with NaN = not heard, and give the same with other levels or fewer transmitters, never more.
+Scans are (n, t) dBm with NaN = not heard, of one environment's transmitters; what is done to them gives the same with
+other levels or fewer transmitters, never more.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from lib import quiet_import
+from lib.localizer import Localizer
+from lib.preprocess import ProcessedSet
+
+with quiet_import():
+    import keras
+    from keras import ops
+
 STRONGEST = 0.0  # dBm
+
+
+# === Networks, as differentiable functions of one environment's scans ===
+
+
+def by_localizer(localizer: Localizer, environment: str, transmitters: Sequence[str]) -> Callable:
+    """A function from a tensor (n, t) dBm of these transmitters to a tensor (n, 2) metres in the environment's frame.
+
+    Raises:
+        ValueError: if the localizer does not know the environment.
+    """
+    known = {of.name: np.float32(of.origin) for of in localizer.environments}
+    if environment not in known:
+        raise ValueError(f"`environment` must be one of {', '.join(known)}. Received: {environment}")
+    place = {name: number for number, name in enumerate(transmitters)}
+    columns = [place.get(name, len(place)) for name in localizer.transmitters]  # the last of all hears nothing
+
+    def locate(rssi):
+        silent = ops.full((ops.shape(rssi)[0], 1), np.nan)
+        inputs = ops.take(ops.concatenate([rssi, silent], axis=1), np.int32(columns), axis=1)
+        return localizer.model(inputs, training=False)["position"] + known[environment]
+
+    return locate
+
+
+def by_umlp(network: keras.Model, sets: Sequence[ProcessedSet], number: int) -> Callable:
+    """The same of a U-MLP that was trained on these sets, for the environment with that number."""
+    data, widths = sets[number], [one.x.shape[1] for one in sets]
+    of_rssi, of_position = data.rssi_scaling, data.position_scaling
+    lowest, strongest = np.float32(of_rssi.minimum[0]), np.float32(of_rssi.maximum[0])
+    west_south = np.float32(of_position.minimum)
+    extent = np.float32(of_position.maximum) - west_south
+
+    def locate(rssi):
+        kept = ops.take(rssi, np.flatnonzero(data.kept).astype(np.int32), axis=1)
+        level = (ops.where(ops.isnan(kept), lowest, kept) - lowest) / (strongest - lowest)
+        parts = [ops.full((ops.shape(rssi)[0], width), of_rssi.lower) for width in widths]
+        parts[number] = of_rssi.lower + (of_rssi.upper - of_rssi.lower) * level
+        scaled = network(ops.concatenate(parts, axis=1), training=False)["position"]
+        return west_south + extent * (scaled - of_position.lower) / (of_position.upper - of_position.lower)
+
+    return locate
+
+
+# === Scans ===
 
 
 def failed(rssi: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
