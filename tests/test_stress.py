@@ -1,12 +1,13 @@
 """Spoilt scans: what they must keep, and that an attack is worse than chance."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lib import stress
+from lib import preprocess, stress, training
 
 SCANS = arrays(np.float32, (6, 5), elements=st.floats(-120, -1, width=32) | st.just(float("nan")))
 WAYS = {
@@ -41,6 +42,32 @@ def test_impossible_sizes_are_refused(way, value):
     more = [np.random.default_rng(0)] if way is stress.failed else []
     with pytest.raises(ValueError, match=f"Received: {value}"):
         way(np.zeros((1, 1), np.float32), value, *more)
+
+
+def test_a_localizer_as_a_function_says_what_it_predicts(localizer, campus):
+    rssi = campus.rssi[:50][campus.heard[:50].any(axis=1)]
+    other_order = np.random.default_rng(0).permutation(len(campus.transmitters))
+    names = [campus.transmitters[number] for number in other_order]
+    told = np.asarray(stress.by_localizer(localizer, campus.name, names)(rssi[:, other_order]))
+    expected = localizer.predict(pd.DataFrame(rssi, columns=list(campus.transmitters)))
+    here = (expected["environment"] == campus.name).to_numpy()
+    assert here.mean() > 0.5
+    assert told[here] == pytest.approx(expected[["x", "y"]].to_numpy()[here], abs=1e-3)
+    with pytest.raises(ValueError, match="Received: moon"):
+        stress.by_localizer(localizer, "moon", names)
+
+
+def test_a_umlp_as_a_function_says_what_it_predicts(campus, city, tmp_path):
+    sets = [
+        preprocess.process(one, protocol, np.arange(len(one)), (0.0, 2.0))
+        for one, protocol in ((campus, "official"), (city, "random"))
+    ]
+    how = {"config": "narrow", "dropout": 0.0, "epochs": 1, "batch_size": 64, "learning_rate": 0.01}
+    run = training.train_umlp(preprocess.unify(*sets), tmp_path / "umlp", 0, **how)
+    parts = np.split(run.predicted["position"], [len(sets[0].split.test)])
+    for number, (one, data, predicted) in enumerate(zip((campus, city), sets, parts, strict=True)):
+        told = np.asarray(stress.by_umlp(run.model, sets, number)(one.rssi[data.split.test]))
+        assert told == pytest.approx(data.position_scaling.inverse(predicted), rel=1e-3, abs=0.05)
 
 
 def test_an_attack_on_a_linear_model_finds_the_worst_levels():
