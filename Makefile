@@ -107,7 +107,8 @@ $(VENV): requirements.lock
 
 # A data file that came or changed since the data were looked for counts, whatever the time of change it carries.
 MEASURED := $(if $(filter-out simulated,$(DATA)),$(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
-	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv*)))
+	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv* \
+	$(folder)/sigfox_rural/*.csv* $(folder)/uji_library/*.mat)))
 ARRIVED := $(if $(MEASURED),$(shell find $(MEASURED) -cnewer $(BUILT)/sources.json 2>/dev/null))
 $(BUILT)/sources.json: $(VENV) $(call library,) $(if $(ARRIVED),FORCE)
 	$(BIN)/python -m lib.datasets $@

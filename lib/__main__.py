@@ -3,6 +3,7 @@
 python -m lib fit office=office.csv --output localizer
 python -m lib predict localizer scans.csv --output positions.csv
 python -m lib evaluate localizer office=later.csv
+python -m lib export localizer --output exported
 """
 
 import argparse
@@ -140,7 +141,9 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument("--hidden", type=int, nargs="+", metavar="WIDTH", help="of the hidden layers")
     fitting.add_argument("--hold-out", type=float, default=0.10, metavar="SHARE", help="for the report, default 0.1")
     fitting.add_argument(
-        "--whole-devices", action="store_true", help="hold out all rows of some devices: is it good for new ones?"
+        "--whole-devices",
+        action="store_true",
+        help="hold out all rows of some devices, of three or more: is it good for new ones?",
     )
     fitting.set_defaults(run=fit)
 

@@ -302,7 +302,7 @@ LOADERS: dict[str, Callable[[], FingerprintSet]] = {
     "ujiindoorloc": load_ujiindoorloc,
     "lorawan_antwerp": load_lorawan_antwerp,
 }
-FURTHER = {"sigfox_rural": load_sigfox_rural, "uji_library": load_uji_library}  # measured or not at all, in no notebook
+FURTHER = {"sigfox_rural": load_sigfox_rural, "uji_library": load_uji_library}  # measured or not at all
 
 
 def load(environment: str) -> FingerprintSet:
@@ -331,7 +331,8 @@ def main() -> None:
     """Find or fetch all files, check them, and record what is used in the file named on the command line."""
     used = {}
     try:
-        for source in [] if simulated() else [source for name in LOADERS for source in _sources(name)]:
+        needed = [] if simulated() else [source for name in LOADERS for source in _sources(name)]
+        for source in [*needed, *(REGISTRY[name] for name in FURTHER if needed and find(REGISTRY[name]))]:
             path = find(source)
             _checked(path, source)
             used[str(path)] = {"sha256": source.sha256, "rows": source.rows, "licence": source.licence}

@@ -81,7 +81,7 @@ class Cell:
     """One training: on one protocol, or of a unified network on several. Without a seed where nothing is random.
 
     Raises:
-        ValueError: if the share is not in (0, 1].
+        ValueError: if the share is not in (0, 1], or the model knows nothing of shares or of validating.
     """
 
     model: str
@@ -93,6 +93,11 @@ class Cell:
     def __post_init__(self):
         if not 0 < self.share <= 1:
             raise ValueError(f"`share` must be above 0 and at most 1. Received: {self.share}")
+        others = self.model in LOCALIZERS or self.model in COMPARATORS or self.model == "umlp"
+        if self.validates and others:
+            raise ValueError(f"only unified networks validate. Received: {self.model}")
+        if self.share < 1 and not others:
+            raise ValueError(f"unified networks learn from all rows. Received: share={self.share} of {self.model}")
 
     @property
     def name(self) -> str:
@@ -275,10 +280,12 @@ def train_unified(
     return run, sets, list(map(len, learning))
 
 
-def _places(data: ProcessedSet, predicted: dict[str, np.ndarray], part: str = "test") -> dict:
+def _hits(data: ProcessedSet, predicted: dict[str, np.ndarray], part: str = "test") -> dict:
     """How often building and floor were right, and (n,) whether all of them were, where they were predicted."""
+    if "floor" not in predicted:
+        return {}
     rows = _fingerprints(data.environment)[data.rows[getattr(data.split, part)]]
-    if "floor" not in predicted or rows.floor is None:
+    if rows.floor is None:
         return {}
     right = {field: predicted[field] == getattr(rows, field) for field in ("building", "floor")}
     hits = {f"{field}_hit": float(hit.mean()) for field, hit in right.items()}
@@ -303,8 +310,8 @@ def result_rows(cell: Cell, settings: dict, workspace: Workspace) -> list[dict]:
     about |= {"fit_seconds": run.seconds, "predict_us": run.predict_us}
     rows = []
     for number, (data, n_train, output) in enumerate(zip(sets, counts, outputs, strict=True)):
-        about_set = about | {"n_train": n_train} | _places(data, output, part)
-        if cell.model not in LOCALIZERS and "environment" in output and output["environment"].shape[1] > 1:
+        about_set = about | {"n_train": n_train} | _hits(data, output, part)
+        if "environment" in output and output["environment"].shape[1] > 1:
             about_set["environment_hit"] = float((output["environment"].argmax(axis=1) == number).mean())
         rows.append(results.evaluated(data, cell.model, cell.seed, output["position"], workspace, part, **about_set))
     return rows

@@ -1,4 +1,4 @@
-"""Many cells at once, on all cores of a machine or on many machines: for notebooks 03, 05, 06 and the sweep.
+"""Many cells at once, on all cores of a machine or on many machines: for notebooks 03, 05, 06, 07 and the sweep.
 
 A cell that was finished with the same data, settings and code is recalled. So another worker does the cell of one that
 was killed, and what is started again trains what is missing and nothing else.
