@@ -67,21 +67,23 @@ class Places:
         Args:
             fingerprints: training rows of one environment.
             cell: side of the grid in metres, 0 for the positions themselves; None takes the positions if on average
-                `REVISITED` rows share one, else a grid of about `CELLS` cells.
+                `REVISITED` rows share one, else a grid of about `CELLS` cells, or of fewer for few rows.
             sigma: in metres; None stands for 2/3 of the cell, or twice the median spacing of reference points.
             margin: in metres; a grid also has the cells so near to a training row that hold none. By soft targets
                 larger than a cell, a network learns of them, too.
             sharpness: see the attribute.
 
         Raises:
-            ValueError: if cell, sigma or margin is negative.
+            ValueError: if cell or margin is negative, or sigma is not positive.
         """
-        for name, value in {"cell": cell, "sigma": sigma, "margin": margin}.items():
+        for name, value in {"cell": cell, "margin": margin}.items():
             if value is not None and value < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={value}")
+        if sigma is not None and not sigma > 0:
+            raise ValueError(f"`sigma` must be positive. Received: sigma={sigma}")
         label = labels(fingerprints)
         if cell is None:
-            cell = 0.0 if len(fingerprints) >= REVISITED * len(_distinct(label, 0)[0]) else _cell_for(label)
+            cell = 0.0 if len(label) >= REVISITED * len(_distinct(label, 0)[0]) else _cell_for(label)
         keys, members = _distinct(label, cell)
         order = np.argsort(members, kind="stable")
         groups = np.split(label[order], np.flatnonzero(np.diff(members[order])) + 1)
@@ -90,7 +92,8 @@ class Places:
             empty = _empty_cells(keys, label, cell, margin)
             keys = np.concatenate([keys, empty])
             position = np.concatenate([position, (empty[:, 2:] + 0.5) * cell])
-        sigma = sigma or (SIGMA_OF_CELL * cell if cell else SIGMA_OF_SPACING * _spacing(keys))
+        if sigma is None:
+            sigma = SIGMA_OF_CELL * cell if cell else SIGMA_OF_SPACING * _spacing(keys)
         building, floor = keys[:, :2].astype(np.int64).T
         sigma, sharpness = (np.full(len(keys), float(value)) for value in (sigma, sharpness))
         return cls(np.zeros(len(keys), np.int64), building, floor, position, sigma, sharpness)
@@ -117,9 +120,15 @@ def _distinct(label: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cell_for(label: np.ndarray) -> float:
-    """Side in metres of a grid of which about `CELLS` cells hold rows."""
-    side = np.ptp(label[:, 2:], axis=0).max()
-    while len(_distinct(label, side)[0]) < CELLS and side > 1:
+    """Side in metres of a grid of which about `CELLS` cells hold rows, or `REVISITED` times fewer than there are spots.
+
+    A spot is a thousandth of the extent wide: where most rows were sent from one yard, it is the others that count.
+    """
+    side = max(np.ptp(label[:, 2:], axis=0).max(), 1.0)
+    spots, _ = _distinct(label, side / 1000)
+    spots = spots * [1, 1, side / 1000, side / 1000]
+    wanted = min(CELLS, len(spots) // REVISITED)
+    while len(_distinct(spots, side)[0]) < wanted:
         side /= 1.1
     return float(side)
 

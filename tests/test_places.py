@@ -1,5 +1,7 @@
 """Places: what they are made of, soft targets, and decoding against independent references."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -47,10 +49,19 @@ def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
     assert {tuple(cell) for cell in np.floor(near / 300)} - held == {tuple(cell) for cell in np.floor(added / 300)}
 
 
-@pytest.mark.parametrize("setting", ["cell", "sigma", "margin"])
-def test_negative_metres_are_refused(city, setting):
-    with pytest.raises(ValueError, match=rf"must not be negative\. Received: {setting}=-1"):
-        Places.of(city, **{setting: -1})
+def test_the_grid_fits_a_few_rows_and_rows_from_one_yard(city):
+    few = Places.of(city[:400])
+    assert 30 < len(few) <= 150 and few.sigma[0] > 50, "hardly more than a row in a cell"
+    yard = np.tile([[0.0, 0.0]], (3 * len(city), 1)) + np.random.default_rng(0).uniform(0, 40, (3 * len(city), 2))
+    rows = np.concatenate([np.arange(len(city)), np.resize(np.arange(len(city)), len(yard))])
+    crowded = dataclasses.replace(city[rows], position=np.concatenate([city.position, yard]))
+    assert Places.of(crowded).sigma[0] > 0.7 * Places.of(city).sigma[0]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("cell", -1), ("sigma", 0), ("margin", -1)])
+def test_impossible_metres_are_refused(city, setting, value):
+    with pytest.raises(ValueError, match=rf"`{setting}` must .* Received: {setting}={value}"):
+        Places.of(city, **{setting: value})
 
 
 def test_soft_targets_fall_with_the_distance_and_stay_in_the_environment():
