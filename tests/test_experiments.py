@@ -183,3 +183,26 @@ def test_a_comparator_that_learnt_from_other_rows_is_trained_anew(prepared, how,
     with pytest.raises((AttributeError, TypeError)):
         experiments.result_rows(cell, how, prepared)
     assert called
+
+
+TINY = {"epochs": 1, "network": {"hidden": (16,)}, "grids": {"random": {"cell": 400.0}}}
+
+
+def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not_learn(prepared, simulated):
+    sets = [experiments.processed(protocol, prepared) for protocol in ("pooled", "random")]
+    for validates, part in ((False, "test"), (True, "validation")):
+        cell = experiments.Cell("unified", ("pooled", "random"), 0, validates=validates)
+        rows = experiments.result_rows(cell, {"unified": TINY}, prepared)
+        for row, data in zip(rows, sets, strict=True):
+            learnt = len(data.split.train) + (0 if validates else len(data.split.validation))
+            assert (row["n_train"], row["n_test"]) == (learnt, len(getattr(data.split, part)))
+            predicted = results.read_errors(prepared, row, "row")
+            np.testing.assert_array_equal(predicted, data.rows[getattr(data.split, part)])
+            assert 0 <= row["environment_hit"] <= 1
+        assert rows[0]["floor_hit"] is not None and rows[1]["floor_hit"] is None
+
+
+@pytest.mark.parametrize(("model", "how"), [("umlp", {"validates": True}), ("unified", {"share": 0.1})])
+def test_what_a_model_does_not_know_is_refused(model, how):
+    with pytest.raises(ValueError, match="unified networks"):
+        experiments.Cell(model, ("pooled", "random"), 0, **how)
