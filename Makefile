@@ -54,8 +54,8 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds, half an hour or more
-benchmark: ## The same with five seeds, as committed, an hour or more
+all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds, an hour or more
+benchmark: ## The same with more seeds, as committed, two hours or more
 	$(MAKE) all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
@@ -138,7 +138,7 @@ ifneq ($(filter full benchmark,$(PROFILE)),)
 ifndef FINGERPRINT_OUTPUTS
 all: README.md
 SHOW := $(BIN)/python -m lib.results README.md
-README.md: $(addprefix $(BUILT)/,$(addsuffix .ipynb,05_benchmark 09_stress_localizer 10_add_environments)) lib/results.py
+README.md: $(BUILT)/05_benchmark.ipynb lib/results.py
 	$(SHOW)
 	@touch $@
 endif
