@@ -55,7 +55,7 @@ data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
 all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds, an hour or more
-benchmark: ## The same with more seeds, as committed, two hours or more
+benchmark: ## The same with more seeds, as committed, well over an hour
 	$(MAKE) all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
