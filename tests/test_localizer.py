@@ -103,7 +103,7 @@ def test_levels_are_shares(localizer, level):
 @pytest.mark.parametrize("number", [0, 1])
 def test_radii_hold_what_they_say_on_rows_that_took_no_part(localizer, apart, number):
     found = localizer.evaluate(apart[1][number], levels=(0.5, 0.8, 0.9))
-    assert found["environment_hit"] == pytest.approx(found["located"], abs=0.02) and found["located"] > 0.85
+    assert found["environment_hit"] == pytest.approx(found["located"], abs=0.05) and found["located"] > 0.85
     for level in (50, 80, 90):
         assert found[f"coverage_{level}"] == pytest.approx(level / 100, abs=0.05), level
     assert found["radius_50"] < found["radius_80"] < found["radius_90"]
