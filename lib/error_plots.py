@@ -11,7 +11,7 @@ from matplotlib.patches import Circle
 
 from lib.fingerprints import FingerprintSet
 from lib.metrics import confidence_half_width
-from lib.plots import COLOURS, ENVIRONMENTS, SCANS, by_protocol
+from lib.plots import COLOURS, ENVIRONMENTS, SCANS, beside, by_protocol, measured
 
 LINES = {"official": "-", "random": "-", "spatial": ":"}
 
@@ -32,10 +32,7 @@ def ablation(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         style = {"fmt": "o", "color": COLOURS[environment], "ecolor": "0.6", "elinewidth": 4, "capsize": 0}
         axis.errorbar(errors["mean"], height, xerr=errors["confidence_half_width"], **style)
         for y, mean in zip(height, errors["mean"], strict=True):
-            text = "" if np.isnan(mean) else f"{mean:.{2 if mean < 100 else 0}f}"
-            axis.annotate(
-                text, (1, y), (6, 0), xycoords=axis.get_yaxis_transform(), textcoords="offset points", va="center"
-            )
+            beside(axis, 8, y, "" if np.isnan(mean) else measured(mean, np.nan))
         axis.set(xlabel="mean distance error (m), validation rows", ylim=(len(names) - 0.5, -0.5))
         axis.set_title(f"{ENVIRONMENTS[environment]}, {protocol}", fontsize=12)
     axes[0, 0].set_yticks(np.arange(len(names)), list(names.values()))

@@ -296,13 +296,13 @@ def error_cdf(
 # === Benchmark ===
 
 
-def _beside(axis: Axes, points: float, y: float, text: str, colour="black") -> None:
+def beside(axis: Axes, points: float, y: float, text: str, colour="black") -> None:
     """Text to the right of the axis, at a height of it."""
     style = {"textcoords": "offset points", "va": "center", "fontsize": 10, "color": colour}
     axis.annotate(text, (1, y), (points, 0), xycoords=axis.get_yaxis_transform(), **style)
 
 
-def _measured(mean: float, half: float) -> str:
+def measured(mean: float, half: float) -> str:
     """Metres with three or four digits, and the half width of their interval where there is one."""
     digits = 2 if mean < 100 else 0
     return f"{mean:.{digits}f}" if np.isnan(half) else f"{mean:.{digits}f} ± {half:.{digits}f}"
@@ -349,12 +349,12 @@ def forest(
                     mean + halves[model] * np.array([-1, 1]), [height[model]] * 2, linewidth=5, alpha=0.4, **style
                 )
                 axis.plot(mean, height[model], "o", markersize=6, **style)
-            _beside(axis, 8, height[model], _measured(mean, halves[model]))
+            beside(axis, 8, height[model], measured(mean, halves[model]))
         for model, value in quoted.get(key, {}).items():
             axis.plot(value, height[model], "D", markersize=7, markerfacecolor="none", color=PUBLISHED)
-            _beside(axis, 95, height[model], f"{value:g}", PUBLISHED)
-        _beside(axis, 8, -0.4, "mean (m)")
-        _beside(axis, 95, -0.4, "published", PUBLISHED)
+            beside(axis, 95, height[model], f"{value:g}", PUBLISHED)
+        beside(axis, 8, -0.4, "mean (m)")
+        beside(axis, 95, -0.4, "published", PUBLISHED)
         axis.axvline(means[reference], color="0.4", linewidth=1, linestyle="--", zorder=0)
         axis.set(xlabel="mean distance error (m)", ylim=(height.max() + 0.7, -0.8))
         axis.set_title(f"{ENVIRONMENTS[key[0]]}, {key[1]}\n{panel['release'].iloc[0]}", fontsize=12, loc="left")
