@@ -32,6 +32,7 @@ CONFIGS = {
     },
 }
 DEFAULT = "narrow"
+IMPOSSIBLE = -1e9  # log probability
 
 
 def _check_positive(**sizes: int) -> None:
@@ -208,12 +209,17 @@ class Augmentation(layers.Layer):
         offset: standard deviation in dB of what is added to a whole scan.
         noise: the same of what is added to each level by itself.
         loss: the largest share of the heard transmitters that a scan loses; each scan's is drawn between 0 and that.
-            One that would lose all keeps all.
+        deafness: the largest number of dB by which a scan's weakest level is above `weakest`; each scan's is drawn
+            between 0 and that. What is below is lost, as a device of less sensitivity would lose it.
+        weakest: (t,) dBm.
+
+    A scan that would lose all keeps all.
     """
 
-    def __init__(self, offset: float, noise: float, loss: float, **settings):
+    def __init__(self, offset: float, noise: float, loss: float, deafness: float, weakest: Sequence[float], **settings):
         super().__init__(**settings)
-        self.offset, self.noise, self.loss = offset, noise, loss
+        self.offset, self.noise, self.loss, self.deafness = offset, noise, loss, deafness
+        self.weakest = list(map(float, weakest))
         self.random = keras.random.SeedGenerator(layer_seed())
 
     def call(self, rssi, training: bool = False):
@@ -223,12 +229,14 @@ class Augmentation(layers.Layer):
         rssi = rssi + self.offset * keras.random.normal(rows, seed=self.random)
         rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
         share = self.loss * keras.random.uniform(rows, seed=self.random)
-        lost = keras.random.uniform(ops.shape(rssi), seed=self.random) < share
+        threshold = np.float32(self.weakest) + self.deafness * keras.random.uniform(rows, seed=self.random)
+        lost = ops.logical_or(keras.random.uniform(ops.shape(rssi), seed=self.random) < share, rssi < threshold)
         silent = ops.all(ops.logical_or(lost, ops.isnan(rssi)), axis=1, keepdims=True)
         return ops.where(ops.logical_and(lost, ops.logical_not(silent)), np.float32(np.nan), rssi)
 
     def get_config(self):
-        return super().get_config() | {"offset": self.offset, "noise": self.noise, "loss": self.loss}
+        names = ("offset", "noise", "loss", "deafness", "weakest")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("fingerprints")
@@ -257,6 +265,34 @@ class Levels(layers.Layer):
     def get_config(self):
         names = ("columns", "minimum", "exponent", "heard")
         return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+@keras.saving.register_keras_serializable("fingerprints")
+class Audible(layers.Layer):
+    """[(n, t) dBm, (n, c) logits] → the logits, without the environments of which a scan hears no transmitter.
+
+    A scan that hears nothing at all may be of any.
+
+    Args:
+        of_transmitter: (t,) the number of each transmitter's environment.
+        of_output: (c,) the same of each output.
+    """
+
+    def __init__(self, of_transmitter: Sequence[int], of_output: Sequence[int], **settings):
+        super().__init__(**settings)
+        self.of_transmitter, self.of_output = list(map(int, of_transmitter)), list(map(int, of_output))
+
+    def call(self, inputs):
+        rssi, logits = inputs
+        one_hot = np.eye(max(self.of_transmitter) + 1, dtype=np.float32)
+        heard = ops.cast(ops.logical_not(ops.isnan(rssi)), "float32")
+        of_environment = ops.matmul(heard, one_hot[self.of_transmitter])  # how many it hears of each
+        silent = ops.sum(of_environment, axis=1, keepdims=True) == 0
+        audible = ops.matmul(ops.cast(ops.logical_or(of_environment > 0, silent), "float32"), one_hot[self.of_output].T)
+        return ops.where(audible > 0, logits, IMPOSSIBLE)
+
+    def get_config(self):
+        return super().get_config() | {"of_transmitter": self.of_transmitter, "of_output": self.of_output}
 
 
 @keras.saving.register_keras_serializable("fingerprints")
@@ -330,15 +366,18 @@ def unified(
     exponent: float,
     heard: bool,
     augmentation: Mapping[str, float] | None,
+    audible: Mapping[str, Sequence[int]] | None = None,
 ) -> keras.Model:
     """One trunk for all environments: raw dBm of any in, what a head makes its loss of out.
 
     Args:
         n_transmitters: of all environments side by side.
-        columns, minimum, exponent, heard: see `Levels`.
+        columns, exponent, heard: see `Levels`.
+        minimum: (t,) dBm that maps to 0.
         n_outputs: of the head: places, or 3 for each environment.
         hidden, dropout: of the trunk.
-        augmentation: arguments of `Augmentation`; None goes without.
+        augmentation: arguments of `Augmentation` but `weakest`; None goes without.
+        audible: arguments of `Audible`; None rules out no environment.
 
     Returns:
         A model (batch, n_transmitters) dBm with NaN = not heard → (batch, n_outputs). `decoded` adds a decoder.
@@ -348,10 +387,13 @@ def unified(
     """
     _check_positive(n_transmitters=n_transmitters, n_outputs=n_outputs)
     inputs = keras.Input((n_transmitters,), name="rssi")
-    x = Augmentation(**augmentation, name="augmentation")(inputs) if augmentation else inputs
-    x = Levels(columns, minimum, exponent, heard, name="levels")(x)
+    x = Augmentation(**augmentation, weakest=minimum, name="augmentation")(inputs) if augmentation else inputs
+    x = Levels(columns, np.asarray(minimum)[columns], exponent, heard, name="levels")(x)
     x = dense_blocks(x, hidden, dropout, "trunk", HalfDense)
-    return keras.Model(inputs, dense(n_outputs, HalfDense, name="head")(x), name="unified")
+    outputs = dense(n_outputs, HalfDense, name="head")(x)
+    if audible:
+        outputs = Audible(**audible, name="audible")([inputs, outputs])
+    return keras.Model(inputs, outputs, name="unified")
 
 
 def decoded(network: keras.Model, decoder: layers.Layer) -> keras.Model:

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from lib import quiet_import
 from lib.fingerprints import FingerprintSet
+from lib.models import IMPOSSIBLE
 
 with quiet_import():
     import keras
@@ -23,7 +24,6 @@ with quiet_import():
 REVISITED = 4  # so many rows a position, and positions are reference points
 CELLS = 600  # of a grid, about
 FLOOR_SIGMAS, BUILDING_SIGMAS = 4.0, 8.0  # how far another floor or building is, in the places' sigma
-IMPOSSIBLE = -1e9  # log probability
 SIGMA_OF_CELL, SIGMA_OF_SPACING = 2 / 3, 2.0
 
 

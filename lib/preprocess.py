@@ -1,7 +1,7 @@
 """From FingerprintSet to what a network sees: transmitter selection and scaling (Eq. 5), fitted on training rows."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -259,27 +259,29 @@ def process(fingerprints: FingerprintSet, protocol: str, rows: np.ndarray, bound
     )
 
 
-def side_by_side(indoor: np.ndarray, outdoor: np.ndarray, not_heard: float, shared_columns: bool) -> np.ndarray:
-    """Scaled scans of two environments as one matrix, the indoor rows first.
+def side_by_side(scans: Sequence[np.ndarray], not_heard: float, shared_columns: bool) -> np.ndarray:
+    """Scans of several environments as one matrix, the rows of the first environment first.
 
     Args:
-        indoor, outdoor: (n, t) and (m, u) scaled RSSI.
-        not_heard: what fills the columns that an environment does not have, the lower bound of Eq. 5.
+        scans: (n, t) RSSI of each environment, scaled or in dBm.
+        not_heard: what fills the columns that an environment does not have: the lower bound of Eq. 5, NaN in dBm.
         shared_columns: False gives each environment's transmitters columns of their own, as in the paper; True puts
-            both into the same columns, so that which columns are in use does not give the environment away.
+            all into the same columns, so that which columns are in use does not give the environment away.
 
     Returns:
-        (n + m, t + u) float32, or (n + m, max(t, u)) with shared columns.
+        (Σn, Σt) float32, or (Σn, max t) with shared columns.
 
     Raises:
         MemoryError: if that does not fit in what is available.
     """
-    first = 0 if shared_columns else indoor.shape[1]
-    width = max(indoor.shape[1], first + outdoor.shape[1])
-    require_memory(len(indoor) + len(outdoor), width)
-    joined = np.full((len(indoor) + len(outdoor), width), not_heard, dtype=np.float32)
-    joined[: len(indoor), : indoor.shape[1]] = indoor
-    joined[len(indoor) :, first : first + outdoor.shape[1]] = outdoor
+    widths = [one.shape[1] for one in scans]
+    starts = [0] * len(widths) if shared_columns else np.cumsum([0, *widths[:-1]])
+    rows, width, row = sum(map(len, scans)), max(np.add(starts, widths)), 0
+    require_memory(rows, width)
+    joined = np.full((rows, width), not_heard, dtype=np.float32)
+    for one, start in zip(scans, starts, strict=True):
+        joined[row : row + len(one), start : start + one.shape[1]] = one
+        row += len(one)
     return joined
 
 
@@ -311,7 +313,7 @@ def unify(indoor: ProcessedSet, outdoor: ProcessedSet, shared_columns: bool = Fa
     parts = {}
     for part in PARTS:
         (x_in, y_in), (x_out, y_out) = indoor.part(part), outdoor.part(part)
-        x = side_by_side(x_in, x_out, bounds[0][0], shared_columns)
+        x = side_by_side([x_in, x_out], bounds[0][0], shared_columns)
         environment = np.repeat(np.float32([0, 1]), [len(x_in), len(x_out)])[:, None]
         y = {"environment": environment, "position": np.concatenate([y_in, y_out])}
         rows = np.arange(len(x)) if part == "test" else balanced(environment, SPLIT_SEED)

@@ -214,8 +214,8 @@ def digest(about: list | dict, arrays: list[np.ndarray], code: bytes = b"") -> s
     """Of all that decides a run: what it is about, the data, Keras, this file and other code that takes part."""
     about = [about, keras.__version__, keras.backend.backend(), THREADS]
     found = hashlib.sha256(json.dumps(about, sort_keys=True, default=_described).encode() + _THIS_FILE + code)
-    for array in arrays:
-        found.update(np.ascontiguousarray(array).tobytes())
+    for array in map(np.ascontiguousarray, arrays):
+        found.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
     return found.hexdigest()
 
 

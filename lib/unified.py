@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import models, places, training
-from lib.fingerprints import FingerprintSet, require_memory
+from lib import models, places, preprocess, training
+from lib.fingerprints import FingerprintSet
 from lib.places import PlaceDecoder, PlaceLoss, Places
 from lib.preprocess import not_heard_dbm
 
@@ -15,7 +15,7 @@ NETWORK = {
     "dropout": 0.3,
     "exponent": 1.5,
     "heard": False,
-    "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.3},
+    "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0},
 }  # of `models.unified`
 SETTINGS = {"epochs": 30, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
 HEADS = ("places", "distance", "squared")
@@ -24,25 +24,8 @@ _CODE = b"".join(Path(module.__file__).read_bytes() for module in (models, place
 
 
 def side_by_side(environments: Sequence[FingerprintSet], shared_columns: bool = False) -> np.ndarray:
-    """Scans of several environments as one matrix, those of the first environment first.
-
-    Args:
-        environments: e sets.
-        shared_columns: False gives the transmitters of each environment columns of their own; True puts all into the
-            same, so that which columns are in use does not tell the environment.
-
-    Returns:
-        (Σn, Σt) float32 dBm, or (Σn, max t) with shared columns; NaN = not heard, and in what are others' columns.
-    """
-    widths = [len(one.transmitters) for one in environments]
-    starts = [0] * len(widths) if shared_columns else np.cumsum([0, *widths[:-1]])
-    rows, width = sum(map(len, environments)), max(np.add(starts, widths))
-    require_memory(rows, width)
-    rssi, row = np.full((rows, width), np.nan, dtype=np.float32), 0
-    for one, start in zip(environments, starts, strict=True):
-        rssi[row : row + len(one), start : start + len(one.transmitters)] = one.rssi
-        row += len(one)
-    return rssi
+    """The scans of several environments in dBm, see `preprocess.side_by_side`; NaN = not heard."""
+    return preprocess.side_by_side([one.rssi for one in environments], np.nan, shared_columns)
 
 
 def targets(environments: Sequence[FingerprintSet]) -> np.ndarray:
@@ -62,7 +45,6 @@ def train(
     folder: Path,
     seed: int,
     *,
-    validation: Sequence[FingerprintSet] | None = None,
     head: str = "places",
     grids: Sequence[dict] | None = None,
     shared_columns: bool = False,
@@ -76,7 +58,6 @@ def train(
         learning: one set for each environment.
         predicted: sets of the same environments, whose scans are predicted.
         folder, seed: see `training.run`.
-        validation: sets of the same environments, on which the curves show the loss; None for no such curve.
         head: `places` classifies; `distance` and `squared` regress coordinates by this error.
         grids: arguments of `Places.of` for each environment.
         shared_columns: see `side_by_side`.
@@ -100,10 +81,14 @@ def train(
         width = len(one.transmitters)
         minimum[start : start + width] = np.minimum(minimum[start : start + width], not_heard_dbm(one))
         start += 0 if shared_columns else width
+    audible = None
     if head == "places":
         grids = grids or [{}] * len(learning)
         of = places.joined([Places.of(one, **grid) for one, grid in zip(learning, grids, strict=True)])
         decode, loss, n_outputs = PlaceDecoder(of, **decoder or {}, name="decoder"), PlaceLoss(of), len(of)
+        if not shared_columns:
+            numbers = np.repeat(np.arange(len(learning)), [len(one.transmitters) for one in learning])
+            audible = {"of_transmitter": numbers.tolist(), "of_output": of.environment.tolist()}
     else:
         bounds = [[one.position.min(axis=0), one.position.max(axis=0)] for one in learning]
         decode = models.CoordinateDecoder(*zip(*bounds, strict=True), name="decoder")
@@ -113,9 +98,11 @@ def train(
     rows = np.repeat(np.arange(len(rssi)), repeated)
     return training.run(
         folder,
-        lambda: models.unified(rssi.shape[1], columns, minimum[columns], n_outputs, **NETWORK | (network or {})),
+        lambda: models.unified(
+            rssi.shape[1], columns, minimum, n_outputs, audible=audible, **NETWORK | (network or {})
+        ),
         (rssi[rows], y[rows]),
-        validation and (side_by_side(validation, shared_columns), targets(validation)),
+        None,
         side_by_side(predicted, shared_columns),
         seed,
         finish=lambda trained: models.decoded(trained, decode),

@@ -27,7 +27,7 @@ def trained(campus, city, scans):
     keras.utils.set_random_seed(3)
     of = places.joined([places.Places.of(campus), places.Places.of(city, cell=500.0)])
     columns = np.flatnonzero(~np.isnan(unified.side_by_side([campus, city])).all(axis=0))
-    minimum, settings = np.full(len(columns), -105.0), unified.NETWORK | {"hidden": (24, 16)}
+    minimum, settings = np.full(scans.shape[1], -105.0), unified.NETWORK | {"hidden": (24, 16)}
     network = models.unified(scans.shape[1], columns, minimum, len(of), **settings)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):

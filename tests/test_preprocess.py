@@ -273,7 +273,7 @@ def test_processing_what_does_not_fit_in_memory_is_refused_at_once(campus, monke
         preprocess.process(large, "pooled", np.arange(rows), BOUNDS)
     column = np.broadcast_to(np.float32(0), (rows, transmitters // 2))
     with pytest.raises(MemoryError, match="2,000,000 rows × 10,000 transmitters"):
-        preprocess.side_by_side(column, column, 0.0, shared_columns=False)
+        preprocess.side_by_side([column, column], 0.0, shared_columns=False)
 
 
 @pytest.mark.parametrize("limits", [(1.0, 0.0), (0.5, 0.5)])
@@ -324,14 +324,14 @@ def outdoor(city):
 
 
 def test_own_columns_put_the_environments_side_by_side():
-    joined = preprocess.side_by_side(np.full((2, 3), 0.5), np.full((1, 2), 0.7), 0.1, shared_columns=False)
+    joined = preprocess.side_by_side([np.full((2, 3), 0.5), np.full((1, 2), 0.7)], 0.1, shared_columns=False)
     expected = [[0.5, 0.5, 0.5, 0.1, 0.1], [0.5, 0.5, 0.5, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7, 0.7]]
     np.testing.assert_array_equal(joined, np.float32(expected))
     assert joined.dtype == np.float32
 
 
 def test_shared_columns_put_the_environments_on_top_of_each_other():
-    joined = preprocess.side_by_side(np.full((1, 2), 0.5), np.full((2, 3), 0.7), 0.1, shared_columns=True)
+    joined = preprocess.side_by_side([np.full((1, 2), 0.5), np.full((2, 3), 0.7)], 0.1, shared_columns=True)
     np.testing.assert_array_equal(joined, np.float32([[0.5, 0.5, 0.1], [0.7, 0.7, 0.7], [0.7, 0.7, 0.7]]))
 
 

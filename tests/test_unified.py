@@ -35,17 +35,40 @@ def test_levels_are_powed_rssi_of_the_columns_in_use():
 
 def test_augmentation_is_for_training_and_never_invents_a_transmitter():
     rssi = np.where(np.random.default_rng(0).random((400, 30)) < 0.5, np.nan, -70).astype(np.float32)
-    layer = models.Augmentation(offset=3.0, noise=2.0, loss=0.4)
+    layer = models.Augmentation(offset=3.0, noise=2.0, loss=0.4, deafness=0.0, weakest=[-105.0] * 30)
     assert np.array_equal(layer(rssi), rssi, equal_nan=True)
     changed = keras.ops.convert_to_numpy(layer(rssi, training=True))
     assert np.isnan(changed[np.isnan(rssi)]).all()
     assert np.isnan(changed).mean() - np.isnan(rssi).mean() == pytest.approx(0.5 * 0.2, abs=0.02)
     one_heard = np.full((50, 4), np.nan, dtype=np.float32)
     one_heard[:, 2] = -60
-    assert not np.isnan(models.Augmentation(3.0, 2.0, 1.0)(one_heard, training=True)[:, 2]).any(), "a scan fell silent"
+    all_lost = models.Augmentation(3.0, 2.0, loss=1.0, deafness=90.0, weakest=[-105.0] * 4)
+    assert not np.isnan(all_lost(one_heard, training=True)[:, 2]).any(), "a scan fell silent"
     scans = np.nanmean(changed, axis=1)
     assert np.nanstd(scans) == pytest.approx(3.0, rel=0.2), "a scan's levels share an offset"
     assert np.nanstd(changed - scans[:, None]) == pytest.approx(2.0, rel=0.2)
+
+
+def test_a_deaf_device_loses_the_weakest_levels_and_no_others():
+    rssi = np.random.default_rng(0).uniform(-105, -60, (500, 30)).astype(np.float32)
+    layer = models.Augmentation(0.0, 0.0, loss=0.0, deafness=20.0, weakest=[-105.0] * 30)
+    heard = keras.ops.convert_to_numpy(layer(rssi, training=True))
+    lost = np.isnan(heard)
+    assert np.array_equal(heard[~lost], rssi[~lost]) and not lost[rssi > -85].any()
+    strongest_lost, weakest_heard = np.where(lost, rssi, -200).max(axis=1), np.where(lost, 0, rssi).min(axis=1)
+    assert (strongest_lost < weakest_heard).all(), "each scan has one threshold"
+    assert lost.mean() == pytest.approx(10 / 45, abs=0.02)
+
+
+def test_only_environments_of_which_a_scan_hears_something_remain():
+    layer = models.Audible(of_transmitter=[0, 0, 1], of_output=[1, 0, 1, 0])
+    nan = np.nan
+    rssi = np.float32([[-60, nan, nan], [nan, nan, -60], [nan, -60, -60], [nan, nan, nan]])
+    logits = np.float32(np.arange(16).reshape(4, 4))
+    left = keras.ops.convert_to_numpy(layer([rssi, logits]))
+    expected = logits.copy()
+    expected[0, [0, 2]] = expected[1, [1, 3]] = models.IMPOSSIBLE
+    assert np.array_equal(left, expected), "a scan that hears both or nothing may be of both"
 
 
 @pytest.mark.parametrize("head", unified.HEADS)
