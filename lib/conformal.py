@@ -3,7 +3,8 @@
 Of rows that were held out from training, the score is error / (spread + scale): the spread is the network's own, the
 scale a length of the environment. The radius at a level is the quantile of these scores, with its finite-sample
 correction, times (spread + scale). At least that share of scans like the held-out ones lies within; of scans from a
-device, a month or a place that the held-out ones do not resemble, perhaps less.
+device, a month or a place that the held-out ones do not resemble, perhaps less. Where whole devices were held out, it
+is their number that counts, not that of their rows: few of them tell little of how devices differ.
 """
 
 from dataclasses import dataclass

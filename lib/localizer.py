@@ -87,8 +87,8 @@ class Localizer:
         environments: Sequence[FingerprintSet],
         seed: int = 0,
         *,
-        calibration: float = 0.10,
-        whole_groups: bool = False,
+        calibration: float | Sequence[float] = 0.10,
+        whole_groups: bool | Sequence[bool] = False,
         **settings,
     ) -> "Localizer":
         """Train on most rows of each environment, and calibrate the uncertainty on the others.
@@ -98,15 +98,16 @@ class Localizer:
         Args:
             environments: one set each, with different names.
             seed: see `unified.train`.
-            calibration: share of the rows that calibrate; copies of a scan stay together.
-            whole_groups: hold out all rows of some groups (devices) in the place of some rows of all: the radius is
-                then that of groups that were never seen.
+            calibration: share of the rows that calibrate, or one for each environment; copies of a scan stay together.
+            whole_groups: hold out all rows of that share of the groups (devices) in the place of that share of all
+                rows, or whether to for each environment: the radius is then that of groups that were never seen.
             settings: those of `unified.train` but `validation` and `shared_columns`.
 
         Raises:
             ValueError: if names repeat, a set has too few rows that hear something to hold some out, there are no
-                groups, or the settings are wrong.
+                groups where whole ones are to be held out, or the settings are wrong.
         """
+        calibrating = {"calibration": calibration, "whole_groups": whole_groups}
         names = [one.name for one in environments]
         if not names or len(set(names)) < len(names):
             raise ValueError(
@@ -114,7 +115,8 @@ class Localizer:
             )
         if settings.get("head", "places") != "places":
             raise ValueError(f"`head` must be places, which tells its spread. Received: {settings['head']}")
-        parts = [_held_out(one, calibration, whole_groups) for one in environments]
+        how = [_for_each(given, len(names), what) for what, given in calibrating.items()]
+        parts = [_held_out(*one) for one in zip(environments, *how, strict=True)]
         shifted = [_shifted(learning) for learning, _ in parts]
         learning, transmitters, shared = _in_common([one for one, _ in shifted])
         held_out, _, _ = _in_common([one for _, one in parts])
@@ -138,7 +140,7 @@ class Localizer:
             )
             for given, (one, origin), calibrated in zip(environments, shifted, calibrations, strict=True)
         ]
-        about = {"calibration": calibration, "whole_groups": whole_groups, **settings}
+        about = {**calibrating, **settings}
         provenance = {"seed": seed, "settings": json.loads(json.dumps(about, default=str)), "versions": _versions()}
         return cls(run.model, transmitters, known, provenance)
 
@@ -322,6 +324,13 @@ def _versions() -> dict[str, str]:
 
 
 # === Rows and columns ===
+
+
+def _for_each(given, count: int, what: str) -> list:
+    """One value for all environments, or one for each, as one for each."""
+    if np.ndim(given) and len(given) != count:
+        raise ValueError(f"`{what}` must be one value or {count}, one for each environment. Received: {given}")
+    return list(given) if np.ndim(given) else [given] * count
 
 
 def _held_out(one: FingerprintSet, share: float, whole_groups: bool) -> tuple[FingerprintSet, FingerprintSet]:

@@ -61,6 +61,13 @@ def by_umlp(network: keras.Model, sets: Sequence[ProcessedSet], number: int) -> 
     return locate
 
 
+def compiled(locate: Callable, n_transmitters: int) -> Callable:
+    """The same function of scans as a TensorFlow graph, which serves any number of rows: several times as fast."""
+    import tensorflow as tf
+
+    return tf.function(locate, input_signature=[tf.TensorSpec((None, n_transmitters), tf.float32)], autograph=False)
+
+
 # === Scans ===
 
 
@@ -115,11 +122,14 @@ def attacked(
     only.
 
     Args:
-        locate: a differentiable function from a tensor (n, t) dBm to a tensor (n, 2) metres.
+        locate: a differentiable function from a tensor (n, t) dBm to a tensor (n, 2) metres; best `compiled`.
         rssi: (n, t) dBm.
         position: (n, 2) metres, where the scans were taken.
         bound, count: see above.
         steps: of the descent, each of a quarter of the bound. Of all steps, each scan keeps its worst.
+
+    Returns:
+        (n, t) dBm.
     """
     import tensorflow as tf
 
@@ -138,7 +148,7 @@ def attacked(
     worst_error, slope = errors_and_slope(rssi)
     chosen = _strongest_of(np.abs(slope), heard, count)
     worst, here = rssi.copy(), rssi
-    for _ in range(steps):
+    for _ in range(steps if bound else 0):
         moved = np.clip(here + np.float32(bound / 4) * np.sign(slope), low, high)
         here = np.where(chosen, moved, rssi).astype(np.float32)
         error, slope = errors_and_slope(here)

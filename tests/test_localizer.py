@@ -208,21 +208,39 @@ def test_a_transmitter_that_no_learning_row_hears_is_not_known(office):
     assert fitted.predict([{"silent": -50}])[["located", "unknown"]].to_numpy().tolist() == [[False, 1]]
 
 
-def test_whole_groups_can_calibrate(office, monkeypatch):
-    parts = {}
-    train = module.unified.train
+@pytest.fixture
+def parts(monkeypatch):
+    """The rows that the last fit learnt and held out, a list of sets each."""
+    seen, train = {}, module.unified.train
 
-    def seen(learning, predicted, *arguments, **settings):
-        parts.update(learning=learning[0], held_out=predicted[0])
+    def seeing(learning, predicted, *arguments, **settings):
+        seen.update(learning=learning, held_out=predicted)
         return train(learning, predicted, *arguments, **settings)
 
-    monkeypatch.setattr(module.unified, "train", seen)
+    monkeypatch.setattr(module.unified, "train", seeing)
+    return seen
+
+
+def test_whole_groups_can_calibrate(office, parts):
     Localizer.fit([office], whole_groups=True, **TINY)
-    assert not set(parts["learning"].group) & set(parts["held_out"].group)
+    assert not set(parts["learning"][0].group) & set(parts["held_out"][0].group)
     Localizer.fit([office], **TINY)
-    counts = [len(parts[name]) for name in ("held_out", "learning")]
+    counts = [len(parts[name][0]) for name in ("held_out", "learning")]
     assert counts[0] / sum(counts) == pytest.approx(0.1, abs=0.03)
-    assert set(parts["learning"].group) & set(parts["held_out"].group)
+    assert set(parts["learning"][0].group) & set(parts["held_out"][0].group)
+
+
+def test_each_environment_can_be_calibrated_in_its_own_way(office, parts):
+    town = dataclasses.replace(simulate.city(400, n_gateways=30), group=None)
+    made = Localizer.fit([office, town], calibration=[0.5, 0.1], whole_groups=[True, False], **TINY)
+    learning, held_out = (set(parts[name][0].group) for name in ("learning", "held_out"))
+    assert not learning & held_out
+    assert len(held_out) == np.ceil(len(learning | held_out) / 2)
+    counts = [len(parts[name][1]) for name in ("held_out", "learning")]
+    assert counts[0] / sum(counts) == pytest.approx(0.1, abs=0.03)
+    assert made.environments[1].calibration.rows == counts[0]
+    how = {"calibration": [0.5, 0.1], "whole_groups": [True, False]}
+    assert how.items() <= made.provenance["settings"].items()
 
 
 @pytest.mark.parametrize(
@@ -234,6 +252,12 @@ def test_whole_groups_can_calibrate(office, monkeypatch):
         (lambda one: [one], {"calibration": 0}, "must be between 0 and 1. Received: 0"),
         (lambda one: [dataclasses.replace(one, group=None)], {"whole_groups": True}, "rows need a group"),
         (lambda one: [one[one.group == one.group[0]]], {"whole_groups": True}, "expected two groups or more"),
+        (
+            lambda one: [one],
+            {"whole_groups": [True, False]},
+            r"`whole_groups` must be one value or 1, one for each environment. Received: \[True, False\]",
+        ),
+        (lambda one: [one], {"calibration": []}, "`calibration` must be one value or 1"),
         (lambda one: [one], {"head": "distance"}, "`head` must be places, which tells its spread. Received: distance"),
         (
             lambda one: [dataclasses.replace(one, transmitters=("a",) * len(one.transmitters))],

@@ -58,6 +58,35 @@ def test_a_localizer_as_a_function_says_what_it_predicts(localizer, apart):
         stress.by_localizer(localizer, "moon", names)
 
 
+def test_a_compiled_function_says_the_same_of_any_number_of_rows_and_has_its_slope(localizer, apart):
+    import tensorflow as tf
+
+    one = apart[1][0]
+    locate = stress.by_localizer(localizer, one.name, one.transmitters)
+    fast, traced = stress.compiled(locate, len(one.transmitters)), []
+    once = stress.compiled(lambda rssi: traced.append(rssi) or locate(rssi), len(one.transmitters))
+
+    def slope(of, rssi):
+        with tf.GradientTape() as tape:
+            scans = tf.constant(rssi)
+            tape.watch(scans)
+            east = of(scans)[:, 0]
+        return tape.gradient(east, scans).numpy()
+
+    for rows in (1, 7, 30):
+        rssi = one.rssi[one.heard.any(axis=1)][:rows]
+        assert once(rssi).numpy() == pytest.approx(np.asarray(locate(rssi)), abs=0.01)
+        assert slope(fast, rssi) == pytest.approx(slope(locate, rssi), abs=1e-3, nan_ok=True)
+    assert len(traced) == 1
+
+
+def test_an_attack_without_strength_changes_nothing(localizer, apart):
+    one = apart[1][0][:20]
+    locate = stress.by_localizer(localizer, one.name, one.transmitters)
+    found = stress.attacked(locate, one.rssi, one.position, bound=0.0, count=2)
+    assert found == pytest.approx(one.rssi, nan_ok=True)
+
+
 def test_a_umlp_as_a_function_says_what_it_predicts(campus, city, tmp_path):
     sets = [
         preprocess.process(one, protocol, np.arange(len(one)), (0.0, 2.0))
