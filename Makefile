@@ -138,7 +138,7 @@ ifneq ($(filter full benchmark,$(PROFILE)),)
 ifndef FINGERPRINT_OUTPUTS
 all: README.md
 SHOW := $(BIN)/python -m lib.results README.md
-README.md: $(BUILT)/05_benchmark.ipynb lib/results.py
+README.md: $(NOTEBOOKS) lib/results.py
 	$(SHOW)
 	@touch $@
 endif

@@ -211,15 +211,15 @@ class Augmentation(layers.Layer):
         loss: the largest share of the heard transmitters that a scan loses; each scan's is drawn between 0 and that.
         deafness: the largest number of dB by which a scan's weakest level is above `weakest`; each scan's is drawn
             between 0 and that. What is below is lost, as a device of less sensitivity would lose it.
-        weakest: (t,) dBm.
+        weakest: dBm.
 
-    A scan that would lose all keeps all.
+    Each is (t,), a number for each transmitter. A scan that would lose all keeps all.
     """
 
-    def __init__(self, offset: float, noise: float, loss: float, deafness: float, weakest: Sequence[float], **settings):
+    def __init__(self, offset, noise, loss, deafness, weakest, **settings):
         super().__init__(**settings)
-        self.offset, self.noise, self.loss, self.deafness = offset, noise, loss, deafness
-        self.weakest = list(map(float, weakest))
+        arguments = offset, noise, loss, deafness, weakest
+        self.offset, self.noise, self.loss, self.deafness, self.weakest = map(np.float32, arguments)
         self.random = keras.random.SeedGenerator(layer_seed())
 
     def call(self, rssi, training: bool = False):
@@ -229,14 +229,14 @@ class Augmentation(layers.Layer):
         rssi = rssi + self.offset * keras.random.normal(rows, seed=self.random)
         rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
         share = self.loss * keras.random.uniform(rows, seed=self.random)
-        threshold = np.float32(self.weakest) + self.deafness * keras.random.uniform(rows, seed=self.random)
+        threshold = self.weakest + self.deafness * keras.random.uniform(rows, seed=self.random)
         lost = ops.logical_or(keras.random.uniform(ops.shape(rssi), seed=self.random) < share, rssi < threshold)
         silent = ops.all(ops.logical_or(lost, ops.isnan(rssi)), axis=1, keepdims=True)
         return ops.where(ops.logical_and(lost, ops.logical_not(silent)), np.float32(np.nan), rssi)
 
     def get_config(self):
         names = ("offset", "noise", "loss", "deafness", "weakest")
-        return super().get_config() | {name: getattr(self, name) for name in names}
+        return super().get_config() | {name: getattr(self, name).tolist() for name in names}
 
 
 @keras.saving.register_keras_serializable("fingerprints")
@@ -269,9 +269,7 @@ class Levels(layers.Layer):
 
 @keras.saving.register_keras_serializable("fingerprints")
 class Audible(layers.Layer):
-    """[(n, t) dBm, (n, c) logits] → the logits, without the environments of which a scan hears no transmitter.
-
-    A scan that hears nothing at all may be of any.
+    """[(n, t) dBm, (n, c) logits] → logits, without environments of which a scan hears nothing, unless that is all.
 
     Args:
         of_transmitter: (t,) the number of each transmitter's environment.
@@ -365,7 +363,7 @@ def unified(
     dropout: float,
     exponent: float,
     heard: bool,
-    augmentation: Mapping[str, float] | None,
+    augmentation: Mapping[str, Sequence[float]],
     audible: Mapping[str, Sequence[int]] | None = None,
 ) -> keras.Model:
     """One trunk for all environments: raw dBm of any in, what a head makes its loss of out.
@@ -376,7 +374,7 @@ def unified(
         minimum: (t,) dBm that maps to 0.
         n_outputs: of the head: places, or 3 for each environment.
         hidden, dropout: of the trunk.
-        augmentation: arguments of `Augmentation` but `weakest`; None goes without.
+        augmentation: arguments of `Augmentation` but `weakest`.
         audible: arguments of `Audible`; None rules out no environment.
 
     Returns:
@@ -387,7 +385,7 @@ def unified(
     """
     _check_positive(n_transmitters=n_transmitters, n_outputs=n_outputs)
     inputs = keras.Input((n_transmitters,), name="rssi")
-    x = Augmentation(**augmentation, weakest=minimum, name="augmentation")(inputs) if augmentation else inputs
+    x = Augmentation(**augmentation, weakest=minimum, name="augmentation")(inputs)
     x = Levels(columns, np.asarray(minimum)[columns], exponent, heard, name="levels")(x)
     x = dense_blocks(x, hidden, dropout, "trunk", HalfDense)
     outputs = dense(n_outputs, HalfDense, name="head")(x)

@@ -15,9 +15,10 @@ NETWORK = {
     "dropout": 0.3,
     "exponent": 1.5,
     "heard": False,
-    "augmentation": {"offset": 3.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0},
 }  # of `models.unified`
-SETTINGS = {"epochs": 30, "batch_size": 256, "learning_rate": 2e-3, "weight_decay": 0.02}  # of `training.fit`
+AUGMENTATION = {"offset": 3.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0}  # what other phones hear, see `models`
+SAME_DEVICES = {"offset": 0.0, "noise": 0.0, "deafness": 0.0}  # in its place where no other devices are to come
+SETTINGS = {"epochs": 30, "batch_size": 512, "learning_rate": 2.8e-3, "weight_decay": 0.02}  # of `training.fit`
 HEADS = ("places", "distance", "squared")
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
 _CODE = b"".join(Path(module.__file__).read_bytes() for module in (models, places)) + Path(__file__).read_bytes()
@@ -47,6 +48,7 @@ def train(
     *,
     head: str = "places",
     grids: Sequence[dict] | None = None,
+    augmentations: Sequence[dict] | None = None,
     shared_columns: bool = False,
     decoder: dict | None = None,
     network: dict | None = None,
@@ -60,6 +62,8 @@ def train(
         folder, seed: see `training.run`.
         head: `places` classifies; `distance` and `squared` regress coordinates by this error.
         grids: arguments of `Places.of` for each environment.
+        augmentations: what is other than in `AUGMENTATION`, for each environment; of columns that are shared, the first
+            environment's holds.
         shared_columns: see `side_by_side`.
         decoder: arguments of `PlaceDecoder`.
         network: arguments of `models.unified` in the place of `NETWORK`.
@@ -76,11 +80,15 @@ def train(
     rssi, y = side_by_side(learning, shared_columns), targets(learning)
     columns = np.flatnonzero(~np.isnan(rssi).all(axis=0))
     minimum = np.full(rssi.shape[1], np.inf)
-    start = 0
-    for one in learning:
+    augmentation = {name: np.zeros(rssi.shape[1]) for name in AUGMENTATION}
+    end, changes = rssi.shape[1], augmentations or [{}] * len(learning)
+    for one, change in reversed(list(zip(learning, changes, strict=True))):
         width = len(one.transmitters)
-        minimum[start : start + width] = np.minimum(minimum[start : start + width], not_heard_dbm(one))
-        start += 0 if shared_columns else width
+        own = slice(width) if shared_columns else slice(end - width, end)
+        end -= width
+        minimum[own] = np.minimum(minimum[own], not_heard_dbm(one))
+        for name, value in (AUGMENTATION | change).items():
+            augmentation[name][own] = value
     audible = None
     if head == "places":
         grids = grids or [{}] * len(learning)
@@ -99,7 +107,13 @@ def train(
     return training.run(
         folder,
         lambda: models.unified(
-            rssi.shape[1], columns, minimum, n_outputs, audible=audible, **NETWORK | (network or {})
+            rssi.shape[1],
+            columns,
+            minimum,
+            n_outputs,
+            augmentation=augmentation,
+            audible=audible,
+            **NETWORK | (network or {}),
         ),
         (rssi[rows], y[rows]),
         None,

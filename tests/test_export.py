@@ -28,7 +28,8 @@ def trained(campus, city, scans):
     of = places.joined([places.Places.of(campus), places.Places.of(city, cell=500.0)])
     columns = np.flatnonzero(~np.isnan(unified.side_by_side([campus, city])).all(axis=0))
     minimum, settings = np.full(scans.shape[1], -105.0), unified.NETWORK | {"hidden": (24, 16)}
-    network = models.unified(scans.shape[1], columns, minimum, len(of), **settings)
+    augmentation = dict.fromkeys(unified.AUGMENTATION, np.zeros(scans.shape[1]))
+    network = models.unified(scans.shape[1], columns, minimum, len(of), augmentation=augmentation, **settings)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             drawn = np.random.default_rng(len(layer.name)).uniform(0.5, 2.0, (4, layer.input.shape[1]))

@@ -35,14 +35,14 @@ def test_levels_are_powed_rssi_of_the_columns_in_use():
 
 def test_augmentation_is_for_training_and_never_invents_a_transmitter():
     rssi = np.where(np.random.default_rng(0).random((400, 30)) < 0.5, np.nan, -70).astype(np.float32)
-    layer = models.Augmentation(offset=3.0, noise=2.0, loss=0.4, deafness=0.0, weakest=[-105.0] * 30)
+    layer = models.Augmentation(offset=[3.0], noise=[2.0], loss=[0.4], deafness=[0.0], weakest=[-105.0])
     assert np.array_equal(layer(rssi), rssi, equal_nan=True)
     changed = keras.ops.convert_to_numpy(layer(rssi, training=True))
     assert np.isnan(changed[np.isnan(rssi)]).all()
     assert np.isnan(changed).mean() - np.isnan(rssi).mean() == pytest.approx(0.5 * 0.2, abs=0.02)
     one_heard = np.full((50, 4), np.nan, dtype=np.float32)
     one_heard[:, 2] = -60
-    all_lost = models.Augmentation(3.0, 2.0, loss=1.0, deafness=90.0, weakest=[-105.0] * 4)
+    all_lost = models.Augmentation([3.0], [2.0], loss=[1.0], deafness=[90.0], weakest=[-105.0])
     assert not np.isnan(all_lost(one_heard, training=True)[:, 2]).any(), "a scan fell silent"
     scans = np.nanmean(changed, axis=1)
     assert np.nanstd(scans) == pytest.approx(3.0, rel=0.2), "a scan's levels share an offset"
@@ -51,7 +51,7 @@ def test_augmentation_is_for_training_and_never_invents_a_transmitter():
 
 def test_a_deaf_device_loses_the_weakest_levels_and_no_others():
     rssi = np.random.default_rng(0).uniform(-105, -60, (500, 30)).astype(np.float32)
-    layer = models.Augmentation(0.0, 0.0, loss=0.0, deafness=20.0, weakest=[-105.0] * 30)
+    layer = models.Augmentation([0.0], [0.0], loss=[0.0], deafness=[20.0], weakest=[-105.0])
     heard = keras.ops.convert_to_numpy(layer(rssi, training=True))
     lost = np.isnan(heard)
     assert np.array_equal(heard[~lost], rssi[~lost]) and not lost[rssi > -85].any()
@@ -69,6 +69,15 @@ def test_only_environments_of_which_a_scan_hears_something_remain():
     expected = logits.copy()
     expected[0, [0, 2]] = expected[1, [1, 3]] = models.IMPOSSIBLE
     assert np.array_equal(left, expected), "a scan that hears both or nothing may be of both"
+
+
+def test_each_environment_has_its_own_augmentation(campus, city, tmp_path):
+    still = dict.fromkeys(unified.AUGMENTATION, 0.0)
+    found = unified.train([campus, city], [campus, city], tmp_path, 0, augmentations=[still, {}], epochs=1, **SMALL)
+    layer = found.model.get_layer("augmentation").get_config()
+    of_city = np.arange(len(layer["loss"])) >= len(campus.transmitters)
+    for name, value in unified.AUGMENTATION.items():
+        assert np.array_equal(np.float32(layer[name]), np.float32(value) * of_city)
 
 
 @pytest.mark.parametrize("head", unified.HEADS)
