@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
 from benchmarks.worker import BATCH_SIZE, BOUNDS
-from lib import datasets, models, paths, plots, preprocess, results, simulate
+from lib import datasets, models, paths, places, plots, preprocess, results, simulate, unified
 from lib.fingerprints import FingerprintSet
 
 COLUMNS = (
@@ -70,7 +70,7 @@ class Settings:
         threads: of the implementations, one set of measurements each.
         repetitions: turns of each implementation.
         rows: of each environment at most; so many has a generated LoRaWAN file.
-        wide_rows: training rows of the wide network at most.
+        unified_rows: of each environment for the unified network at most.
         epochs: that one turn times, by network; networks without are left out.
         side: of the square matrices whose product is timed.
     """
@@ -78,13 +78,15 @@ class Settings:
     threads: tuple[int, ...]
     repetitions: int
     rows: int
-    wide_rows: int
+    unified_rows: int
     epochs: dict[str, int]
     side: int
 
 
-FULL = Settings(tuple(sorted({1, os.cpu_count()})), 3, 130_429, 16_384, {"localizer": 10, "umlp": 10, "wide": 5}, 2048)
-SMOKE = Settings((1,), 1, 1500, 1024, {"umlp": 1}, 256)
+FULL = Settings(
+    tuple(sorted({1, os.cpu_count()})), 3, 130_429, 8_192, {"localizer": 10, "umlp": 10, "unified": 3}, 2048
+)
+SMOKE = Settings((1,), 1, 1500, 1024, {"umlp": 1, "unified": 1}, 256)
 
 
 # === Workers ===
@@ -190,29 +192,27 @@ def hidden_layers() -> dict[str, list[tuple[int, float]]]:
     return {
         "localizer": [(width, rate) for width in shared] + [(width, 0.0) for width in head["hidden"]],
         "umlp": [(width, 0.0) for width in sizes["umlp"]["hidden"]],
-        "wide": [(width, rate) for width in (512, 512, 256)],
+        "unified": [(width, unified.NETWORK["dropout"]) for width in unified.NETWORK["hidden"]],
     }
 
 
 def training_tasks(networks: Sequence[str], settings: Settings, scratch: Path) -> dict[str, dict]:
     """What workers must know of each network and of the rows that it is trained on, which are in files in `scratch`.
 
-    The rows are those of the paper, and for the wide network scans with all access points.
+    The rows are those of the paper, for the unified network in dBm and with all transmitters.
     """
     raw = {name: datasets.load(name) for name in datasets.LOADERS}
     indoor, outdoor = (
         preprocess.process(data, PROTOCOLS[name], np.arange(0, len(data), -(-len(data) // settings.rows)), BOUNDS)
         for name, data in raw.items()
     )
-    campus = raw["ujiindoorloc"][: settings.wide_rows + VALIDATION_ROWS]
-    x = preprocess.MinMaxScaling.of_rssi(campus.rssi, preprocess.NOT_HEARD_DBM[campus.name], *BOUNDS)
-    y = preprocess.MinMaxScaling.of_position(campus.position)
-    every = x.transform(campus.rssi), y.transform(campus.position)
-    rows = {"train": slice(-VALIDATION_ROWS), "validation": slice(-VALIDATION_ROWS, None)}
+    few = [one[:: -(-len(one) // settings.unified_rows)] for one in raw.values()]
     sets = {
-        "localizer": {part: indoor.part(part) for part in rows},
+        "localizer": {part: indoor.part(part) for part in ("train", "validation")},
         "umlp": preprocess.unify(indoor, outdoor),
-        "wide": {part: (every[0][of], every[1][of]) for part, of in rows.items()},
+        "unified": dict.fromkeys(
+            ("train", "validation"), (unified.side_by_side(few), {"places": unified.targets(few)})
+        ),
     }
     tasks = {}
     for network in networks:
@@ -225,9 +225,32 @@ def training_tasks(networks: Sequence[str], settings: Settings, scratch: Path) -
         file = scratch / f"{network}.npz"
         np.savez(file, **arrays)
         n_inputs = arrays["train_x"].shape[1]
+        if network == "unified":
+            about_network = about_unified(few)
+            file.with_suffix(".pickle").write_bytes(pickle.dumps(about_network))
+            outputs = {"places": len(about_network["places"])}
+            n_inputs = len(about_network["arguments"]["columns"])
         about = {"network": network, "n_inputs": n_inputs, "outputs": outputs, "file": str(file)}
         tasks[network] = about | {"layers": hidden_layers()[network]}
     return tasks
+
+
+def about_unified(environments: Sequence[FingerprintSet]) -> dict:
+    """What `unified.train` makes of such sets: the arguments of `models.unified`, and the places."""
+    of, rssi = places.joined([places.Places.of(one) for one in environments]), unified.side_by_side(environments)
+    widths = [len(one.transmitters) for one in environments]
+    arguments = {
+        "n_transmitters": rssi.shape[1],
+        "columns": np.flatnonzero(~np.isnan(rssi).all(axis=0)),
+        "minimum": np.repeat([preprocess.not_heard_dbm(one) for one in environments], widths),
+        "n_outputs": len(of),
+        "augmentation": {name: np.full(rssi.shape[1], value) for name, value in unified.AUGMENTATION.items()},
+        "audible": {
+            "of_transmitter": np.repeat(np.arange(len(widths)), widths).tolist(),
+            "of_output": of.environment.tolist(),
+        },
+    }
+    return {"arguments": arguments | unified.NETWORK, "places": of}
 
 
 def operations(task: dict) -> int:
@@ -475,7 +498,7 @@ def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def figure_of(table: pd.DataFrame) -> Figure:
-    """Training rows a second of each implementation, and what the matrix product allows."""
+    """Training rows a second of each implementation, and what the matrix product in float32 allows."""
     rows = _named(table, "train_([a-z]+)")
     rows = rows.assign(threads=threads_of(rows), by=without_threads(rows))
     counts = rows["threads"].unique()

@@ -36,13 +36,17 @@ def seconds_of(function: Callable[[], object], at_least: float = 0.3) -> float:
 # === Networks ===
 
 
-def keras_network(network: str, n_inputs: int, layers: list):
-    """A network in Keras: one of the paper's, or the wide one of `layers`, (width, dropout) each."""
+def about_unified(file: str) -> dict:
+    """The `arguments` of `models.unified` and its `places`, which lie beside the task's arrays."""
+    return pickle.loads(Path(file).with_suffix(".pickle").read_bytes())
+
+
+def keras_network(network: str, n_inputs: int, file: str):
+    """A network of this repository with its first weights."""
     from lib import models
 
-    if network == "wide":
-        widths, (rate, *_) = zip(*layers, strict=True)
-        return models.predictive_head(n_inputs, widths, rate)
+    if network == "unified":
+        return models.unified(**about_unified(file)["arguments"])
     return {"localizer": models.localizer, "umlp": models.umlp}[network](n_inputs)
 
 
@@ -62,6 +66,47 @@ def torch_network(n_inputs: int, layers: list, outputs: dict[str, int]):
     return trunk, heads
 
 
+def torch_unified(arguments: dict, places):
+    """What the unified network has in PyTorch beside trunk and head: its input and its loss as functions.
+
+    Environments that a scan cannot be of are not ruled out: a hundredth of the work at most.
+    """
+    import torch
+    from torch.nn import functional
+
+    def tensor(values):
+        return torch.from_numpy(np.float32(values))
+
+    columns, minimum = torch.tensor(arguments["columns"]), tensor(arguments["minimum"])
+    offset, noise, loss, deafness = (
+        tensor(arguments["augmentation"][name]) for name in ("offset", "noise", "loss", "deafness")
+    )
+
+    def levels(rssi, training: bool):
+        if training:
+            rows = (len(rssi), 1)
+            rssi = rssi + offset * torch.randn(rows) + noise * torch.randn(rssi.shape)
+            lost = torch.rand(rssi.shape) < loss * torch.rand(rows)
+            lost |= rssi < minimum + deafness * torch.rand(rows)
+            silent = (lost | rssi.isnan()).all(dim=1, keepdim=True)
+            rssi = rssi.masked_fill(lost & ~silent, torch.nan)
+        chosen, lowest = rssi.index_select(1, columns), minimum[columns]
+        return ((chosen - lowest) / -lowest).clamp(min=0).nan_to_num(0) ** arguments["exponent"]
+
+    environment, building, floor, sigma = map(tensor, (places.environment, places.building, places.floor, places.sigma))
+    east, north = tensor(places.position).T
+
+    def place_loss(logits, y):
+        from lib.places import BUILDING_SIGMAS, FLOOR_SIGMAS
+
+        sigmas = torch.hypot(y[:, 3:4] - east, y[:, 4:5] - north) / sigma
+        sigmas = sigmas + FLOOR_SIGMAS * (y[:, 2:3] - floor).abs() + BUILDING_SIGMAS * (y[:, 1:2] != building)
+        near = (-sigmas).masked_fill(y[:, :1] != environment, -1e9).softmax(dim=1)
+        return functional.cross_entropy(logits, near)
+
+    return levels, place_loss
+
+
 # === Training ===
 
 
@@ -69,11 +114,15 @@ def arrays_of(file: str, outputs: dict[str, int]) -> tuple[tuple, tuple]:
     """((x, y), (x, y)) to train and to validate on; y is an array, or a dict where there are several outputs."""
     with np.load(file) as arrays:
         y = [{name: arrays[f"{part}_{name}"] for name in outputs} for part in ("train", "validation")]
-        y = y if len(outputs) > 1 else [by_name["position"] for by_name in y]
+        y = y if len(outputs) > 1 else [next(iter(by_name.values())) for by_name in y]
         return (arrays["train_x"], y[0]), (arrays["validation_x"], y[1])
 
 
-def keras_loss(outputs: dict[str, int]):
+def keras_loss(outputs: dict[str, int], file: str):
+    if "places" in outputs:
+        from lib.places import PlaceLoss
+
+        return PlaceLoss(about_unified(file)["places"])
     return {"environment": "binary_crossentropy", "position": "mse"} if len(outputs) > 1 else "mse"
 
 
@@ -101,13 +150,14 @@ def ours(
     from lib import training
 
     arrays = arrays_of(file, outputs)
-    settings = {"loss": keras_loss(outputs), "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE, "decay": False}
+    settings = {"loss": keras_loss(outputs, file), "batch_size": BATCH_SIZE, "decay": False}
+    settings["learning_rate"] = LEARNING_RATE
     if keras_adam:
         training.Adam = keras.optimizers.Adam
 
     def fit(epochs: int) -> tuple[list, int]:
         keras.utils.clear_session()
-        model = keras_network(network, n_inputs, layers)
+        model = keras_network(network, n_inputs, file)
         if xla:
             import tensorflow as tf
 
@@ -127,9 +177,9 @@ def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: st
     """
     import keras
 
-    model = keras_network(network, n_inputs, layers)
+    model = keras_network(network, n_inputs, file)
     train, validation = arrays_of(file, outputs)
-    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs), **changes)
+    model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs, file), **changes)
     settings = {"validation_data": validation, "batch_size": BATCH_SIZE, "verbose": 0}
 
     losses = []
@@ -142,7 +192,10 @@ def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: st
 
 
 def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
-    """The same with the loop that users of PyTorch write, on tensors that stay in memory; each call goes on."""
+    """The same with the loop that users of PyTorch write, on tensors that stay in memory; each call goes on.
+
+    All of it in float32, as PyTorch does by default.
+    """
     import torch
     from torch.nn import functional
 
@@ -150,13 +203,16 @@ def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: s
     parameters = [*trunk.parameters(), *heads.parameters()]
     optimiser = torch.optim.Adam(parameters, LEARNING_RATE)
     losses = {"position": functional.mse_loss, "environment": functional.binary_cross_entropy_with_logits}
+    levels = None
+    if network == "unified":
+        levels, losses["places"] = torch_unified(**about_unified(file))
 
     def tensors(x, y):
-        y = y if isinstance(y, dict) else {"position": y}
+        y = y if isinstance(y, dict) else dict.fromkeys(outputs, y)
         return torch.from_numpy(x), {name: torch.from_numpy(values) for name, values in y.items()}
 
     def loss_of(x, y):
-        latent = trunk(x)
+        latent = trunk(levels(x, trunk.training) if levels else x)
         return sum(losses[name](head(latent), y[name]) for name, head in heads.items())
 
     (x, y), validation = (tensors(*pair) for pair in arrays_of(file, outputs))
@@ -279,11 +335,11 @@ class Loading:
 # === Prediction, from dBm to metres ===
 
 
-def keras_localizer(processed, layers: list) -> Callable[[np.ndarray], np.ndarray]:
+def keras_localizer(processed) -> Callable[[np.ndarray], np.ndarray]:
     """The localizer as notebooks call it, with its first weights: trained ones take as long."""
     import keras
 
-    model = keras_network("localizer", processed.x.shape[1], layers)
+    model = keras_network("localizer", processed.x.shape[1], "")
     return _scaled(processed, lambda x: keras.ops.convert_to_numpy(model(x, training=False)))
 
 
@@ -339,7 +395,7 @@ class Prediction:
     def __init__(self, implementation: str, what: str, file: str, layers: list):
         radio_map, processed, self.scans = pickle.loads(Path(file).read_bytes())
         begin = {
-            ("localizer", "ours"): lambda: keras_localizer(processed, layers),
+            ("localizer", "ours"): lambda: keras_localizer(processed),
             ("localizer", "PyTorch"): lambda: torch_localizer(processed, layers),
             ("knn_sorensen", "ours"): lambda: our_neighbours(radio_map, "sorensen"),
             ("knn_sorensen", "scikit-learn"): lambda: scikit_neighbours(radio_map),
