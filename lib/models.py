@@ -227,7 +227,8 @@ class Augmentation(layers.Layer):
             return rssi
         rows = (ops.shape(rssi)[0], 1)
         rssi = rssi + self.offset * keras.random.normal(rows, seed=self.random)
-        rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
+        if self.noise.any():  # half of what augmentation costs
+            rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
         share = self.loss * keras.random.uniform(rows, seed=self.random)
         threshold = self.weakest + self.deafness * keras.random.uniform(rows, seed=self.random)
         lost = ops.logical_or(keras.random.uniform(ops.shape(rssi), seed=self.random) < share, rssi < threshold)
