@@ -54,8 +54,8 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds, an hour or more
-benchmark: ## The same with more seeds, as committed, well over an hour
+all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds
+benchmark: ## The same with five seeds, as committed
 	$(MAKE) all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, a few minutes
 	$(MAKE) all PROFILE=smoke
