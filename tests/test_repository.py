@@ -160,7 +160,7 @@ def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
 
 
 def test_library_imports_go_one_way():
-    order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "places", "models"]
+    order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "places"]
     order += ["training", "unified", "metrics", "results", "plots", "error_plots", "baselines", "baseline_networks"]
     order += ["experiments", "sweep", "scans", "conformal", "localizer"]
     order += ["stress", "export", "__main__"]
