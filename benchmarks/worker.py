@@ -41,7 +41,7 @@ def about_unified(file: str) -> dict:
     return pickle.loads(Path(file).with_suffix(".pickle").read_bytes())
 
 
-def keras_network(network: str, n_inputs: int, file: str):
+def keras_network(network: str, n_inputs: int, file: str = ""):
     """A network of this repository with its first weights."""
     from lib import models
 
@@ -97,11 +97,12 @@ def torch_unified(arguments: dict, places):
     east, north = tensor(places.position).T
 
     def place_loss(logits, y):
+        from lib.models import IMPOSSIBLE
         from lib.places import BUILDING_SIGMAS, FLOOR_SIGMAS
 
         sigmas = torch.hypot(y[:, 3:4] - east, y[:, 4:5] - north) / sigma
         sigmas = sigmas + FLOOR_SIGMAS * (y[:, 2:3] - floor).abs() + BUILDING_SIGMAS * (y[:, 1:2] != building)
-        near = (-sigmas).masked_fill(y[:, :1] != environment, -1e9).softmax(dim=1)
+        near = (-sigmas).masked_fill(y[:, :1] != environment, IMPOSSIBLE).softmax(dim=1)
         return functional.cross_entropy(logits, near)
 
     return levels, place_loss
@@ -339,7 +340,7 @@ def keras_localizer(processed) -> Callable[[np.ndarray], np.ndarray]:
     """The localizer as notebooks call it, with its first weights: trained ones take as long."""
     import keras
 
-    model = keras_network("localizer", processed.x.shape[1], "")
+    model = keras_network("localizer", processed.x.shape[1])
     return _scaled(processed, lambda x: keras.ops.convert_to_numpy(model(x, training=False)))
 
 

@@ -101,7 +101,7 @@ class Localizer:
             calibration: share of the rows that calibrate, or one for each environment; copies of a scan stay together.
             whole_groups: hold out all rows of that share of the groups (devices) in the place of that share of all
                 rows, or whether to for each environment: the radius is then that of groups that were never seen.
-            settings: those of `unified.train` but `validation` and `shared_columns`.
+            settings: those of `unified.train` but `shared_columns`.
 
         Raises:
             ValueError: if names repeat, a set has too few rows that hear something to hold some out, there are no
