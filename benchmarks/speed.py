@@ -237,20 +237,8 @@ def training_tasks(networks: Sequence[str], settings: Settings, scratch: Path) -
 
 def about_unified(environments: Sequence[FingerprintSet]) -> dict:
     """What `unified.train` makes of such sets: the arguments of `models.unified`, and the places."""
-    of, rssi = places.joined([places.Places.of(one) for one in environments]), unified.side_by_side(environments)
-    widths = [len(one.transmitters) for one in environments]
-    arguments = {
-        "n_transmitters": rssi.shape[1],
-        "columns": np.flatnonzero(~np.isnan(rssi).all(axis=0)),
-        "minimum": np.repeat([preprocess.not_heard_dbm(one) for one in environments], widths),
-        "n_outputs": len(of),
-        "augmentation": {name: np.full(rssi.shape[1], value) for name, value in unified.AUGMENTATION.items()},
-        "audible": {
-            "of_transmitter": np.repeat(np.arange(len(widths)), widths).tolist(),
-            "of_output": of.environment.tolist(),
-        },
-    }
-    return {"arguments": arguments | unified.NETWORK, "places": of}
+    of = places.joined([places.Places.of(one) for one in environments])
+    return {"arguments": unified.of_network(environments, of) | unified.NETWORK, "places": of}
 
 
 def operations(task: dict) -> int:

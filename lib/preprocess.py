@@ -275,7 +275,7 @@ def side_by_side(scans: Sequence[np.ndarray], not_heard: float, shared_columns: 
         MemoryError: if that does not fit in what is available.
     """
     widths = [one.shape[1] for one in scans]
-    starts = [0] * len(widths) if shared_columns else np.cumsum([0, *widths[:-1]])
+    starts = column_starts(widths, shared_columns)
     rows, width, row = sum(map(len, scans)), max(np.add(starts, widths)), 0
     require_memory(rows, width)
     joined = np.full((rows, width), not_heard, dtype=np.float32)
@@ -283,6 +283,11 @@ def side_by_side(scans: Sequence[np.ndarray], not_heard: float, shared_columns: 
         joined[row : row + len(one), start : start + one.shape[1]] = one
         row += len(one)
     return joined
+
+
+def column_starts(widths: Sequence[int], shared_columns: bool) -> list[int]:
+    """In which column the transmitters of each environment begin in `side_by_side`."""
+    return [0] * len(widths) if shared_columns else [0, *np.cumsum(widths[:-1]).tolist()]
 
 
 def balanced(environment: np.ndarray, seed: int) -> np.ndarray:

@@ -18,7 +18,9 @@ NETWORK = {
 }  # of `models.unified`
 AUGMENTATION = {"offset": 3.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0}  # what other phones hear, see `models`
 SAME_DEVICES = {"offset": 0.0, "noise": 0.0, "deafness": 0.0}  # in its place where no other devices are to come
-SETTINGS = {"epochs": 30, "batch_size": 512, "learning_rate": 2.8e-3, "weight_decay": 0.02}  # of `training.fit`
+SETTINGS = {"epochs": 30, "weight_decay": 0.02}  # of `training.fit`
+LARGEST_BATCH, LEARNING_RATE = 512, 2.8e-3  # that rate is for that batch
+LEAST_BATCHES = 8  # in an epoch, about: few rows are learnt in smaller batches
 HEADS = ("places", "distance", "squared")
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
 _CODE = b"".join(Path(module.__file__).read_bytes() for module in (models, places)) + Path(__file__).read_bytes()
@@ -38,6 +40,51 @@ def targets(environments: Sequence[FingerprintSet]) -> np.ndarray:
 def passes(counts: Sequence[int]) -> list[int]:
     """How often an epoch goes over the rows of each environment, so that the largest does not have it to itself."""
     return [min(MOST_PASSES, max(1, round(max(counts) / count))) for count in counts]
+
+
+def batches(n_rows: int, batch_size: int | None = None) -> dict:
+    """`batch_size` for so many rows an epoch, a power of two if none is given, and a `learning_rate` that suits it."""
+    if batch_size is None:
+        batch_size = min(LARGEST_BATCH, 2 ** max(0, round(np.log2(n_rows / LEAST_BATCHES))))
+    return {"batch_size": batch_size, "learning_rate": LEARNING_RATE * (batch_size / LARGEST_BATCH) ** 0.5}
+
+
+def of_network(
+    learning: Sequence[FingerprintSet],
+    of: Places | None,
+    augmentations: Sequence[dict] | None = None,
+    shared_columns: bool = False,
+) -> dict:
+    """Those arguments of `models.unified` that follow from what it learns from.
+
+    Args:
+        learning, augmentations, shared_columns: see `train`.
+        of: the places that it chooses among; None regresses coordinates.
+    """
+    widths = [len(one.transmitters) for one in learning]
+    starts = preprocess.column_starts(widths, shared_columns)
+    n_columns = max(np.add(starts, widths))
+    heard, minimum = np.zeros(n_columns, dtype=bool), np.full(n_columns, np.inf)
+    augmentation = {name: np.zeros(n_columns) for name in AUGMENTATION}
+    changes = augmentations or [{}] * len(learning)
+    for one, change, start, width in reversed(list(zip(learning, changes, starts, widths, strict=True))):
+        own = slice(start, start + width)
+        heard[own] |= one.heard.any(axis=0)
+        minimum[own] = np.minimum(minimum[own], not_heard_dbm(one))
+        for name, value in (AUGMENTATION | change).items():
+            augmentation[name][own] = value
+    audible = None
+    if of is not None and not shared_columns:
+        numbers = np.repeat(np.arange(len(learning)), widths)
+        audible = {"of_transmitter": numbers.tolist(), "of_output": of.environment.tolist()}
+    return {
+        "n_transmitters": n_columns,
+        "columns": np.flatnonzero(heard),
+        "minimum": minimum,
+        "n_outputs": 3 * len(learning) if of is None else len(of),
+        "augmentation": augmentation,
+        "audible": audible,
+    }
 
 
 def train(
@@ -67,7 +114,7 @@ def train(
         shared_columns: see `side_by_side`.
         decoder: arguments of `PlaceDecoder`.
         network: arguments of `models.unified` in the place of `NETWORK`.
-        settings: those of `training.fit` in the place of `SETTINGS`.
+        settings: those of `training.fit` in the place of `SETTINGS` and `batches`.
 
     Returns:
         A run whose predictions are what the decoder says of the scans of `predicted`.
@@ -78,43 +125,21 @@ def train(
     if head not in HEADS:
         raise ValueError(f"`head` must be one of {', '.join(HEADS)}. Received: {head}")
     rssi, y = side_by_side(learning, shared_columns), targets(learning)
-    columns = np.flatnonzero(~np.isnan(rssi).all(axis=0))
-    minimum = np.full(rssi.shape[1], np.inf)
-    augmentation = {name: np.zeros(rssi.shape[1]) for name in AUGMENTATION}
-    end, changes = rssi.shape[1], augmentations or [{}] * len(learning)
-    for one, change in reversed(list(zip(learning, changes, strict=True))):
-        width = len(one.transmitters)
-        own = slice(width) if shared_columns else slice(end - width, end)
-        end -= width
-        minimum[own] = np.minimum(minimum[own], not_heard_dbm(one))
-        for name, value in (AUGMENTATION | change).items():
-            augmentation[name][own] = value
-    audible = None
     if head == "places":
         grids = grids or [{}] * len(learning)
         of = places.joined([Places.of(one, **grid) for one, grid in zip(learning, grids, strict=True)])
-        decode, loss, n_outputs = PlaceDecoder(of, **decoder or {}, name="decoder"), PlaceLoss(of), len(of)
-        if not shared_columns:
-            numbers = np.repeat(np.arange(len(learning)), [len(one.transmitters) for one in learning])
-            audible = {"of_transmitter": numbers.tolist(), "of_output": of.environment.tolist()}
+        decode, loss = PlaceDecoder(of, **decoder or {}, name="decoder"), PlaceLoss(of)
     else:
         bounds = [[one.position.min(axis=0), one.position.max(axis=0)] for one in learning]
-        decode = models.CoordinateDecoder(*zip(*bounds, strict=True), name="decoder")
-        loss, n_outputs = models.CoordinateLoss(decode, distance=head == "distance"), 3 * len(learning)
+        of, decode = None, models.CoordinateDecoder(*zip(*bounds, strict=True), name="decoder")
+        loss = models.CoordinateLoss(decode, distance=head == "distance")
+    about = of_network(learning, of, augmentations, shared_columns) | NETWORK | (network or {})
     counts = [len(one) for one in learning]
     repeated = np.repeat(passes(counts), counts)
     rows = np.repeat(np.arange(len(rssi)), repeated)
     return training.run(
         folder,
-        lambda: models.unified(
-            rssi.shape[1],
-            columns,
-            minimum,
-            n_outputs,
-            augmentation=augmentation,
-            audible=audible,
-            **NETWORK | (network or {}),
-        ),
+        lambda: models.unified(**about),
         (rssi[rows], y[rows]),
         None,
         side_by_side(predicted, shared_columns),
@@ -122,5 +147,5 @@ def train(
         finish=lambda trained: models.decoded(trained, decode),
         code=_CODE,
         loss=loss,
-        **SETTINGS | settings,
+        **batches(len(rows), settings.get("batch_size")) | SETTINGS | settings,
     )

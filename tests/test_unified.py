@@ -25,6 +25,15 @@ def test_small_environments_are_passed_over_more_often():
     assert unified.passes([1000, 480, 90, 1]) == [1, 2, unified.MOST_PASSES, unified.MOST_PASSES]
 
 
+def test_few_rows_are_learnt_in_small_batches_at_a_lower_rate():
+    many, few = unified.batches(100_000), unified.batches(500)
+    assert many == {"batch_size": unified.LARGEST_BATCH, "learning_rate": unified.LEARNING_RATE}
+    assert 500 / 2 / unified.LEAST_BATCHES < few["batch_size"] < 2 * 500 / unified.LEAST_BATCHES
+    ratio = few["batch_size"] / many["batch_size"]
+    assert few["learning_rate"] == pytest.approx(many["learning_rate"] * ratio**0.5)
+    assert unified.batches(500, 300)["batch_size"] == 300 and unified.batches(1)["batch_size"] == 1
+
+
 def test_levels_are_powed_rssi_of_the_columns_in_use():
     rng = np.random.default_rng(0)
     rssi = np.where(rng.random((20, 6)) < 0.5, np.nan, rng.uniform(-110, -30, (20, 6))).astype(np.float32)
