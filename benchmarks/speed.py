@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
-from benchmarks.worker import BATCH_SIZE, BOUNDS
+from benchmarks.worker import BOUNDS
 from lib import datasets, models, paths, places, plots, preprocess, results, simulate, unified
 from lib.fingerprints import FingerprintSet
 
@@ -58,7 +58,8 @@ PREDICTORS = {  # a new way to locate a scan is one more line here and in worker
 }
 PROTOCOLS = {"ujiindoorloc": "pooled", "lorawan_antwerp": "random"}  # the paper's
 FILES = {"ujiindoorloc": ("uji_training", "uji_validation"), "lorawan_antwerp": ("lorawan_full",)}
-VALIDATION_ROWS = 256  # one batch: what is timed is training
+BATCH_SIZE = 256  # of the paper's networks
+VALIDATION_ROWS = 256  # few: what is timed is training
 LOSS_FACTOR = 2.0  # two trainings of one network whose losses are further apart than that are not the same
 
 
@@ -230,8 +231,9 @@ def training_tasks(networks: Sequence[str], settings: Settings, scratch: Path) -
             file.with_suffix(".pickle").write_bytes(pickle.dumps(about_network))
             outputs = {"places": len(about_network["places"])}
             n_inputs = len(about_network["arguments"]["columns"])
+        batch_size = unified.LARGEST_BATCH if network == "unified" else BATCH_SIZE
         about = {"network": network, "n_inputs": n_inputs, "outputs": outputs, "file": str(file)}
-        tasks[network] = about | {"layers": hidden_layers()[network]}
+        tasks[network] = about | {"layers": hidden_layers()[network], "batch_size": batch_size}
     return tasks
 
 
@@ -278,7 +280,7 @@ def training(
     """
     what = f"train_{task['network']}"
     with np.load(task["file"]) as arrays:
-        about = {"n_rows": len(arrays["train_x"]), "n_inputs": task["n_inputs"], "batch": BATCH_SIZE}
+        about = {"n_rows": len(arrays["train_x"]), "n_inputs": task["n_inputs"], "batch": task["batch_size"]}
     with workers("train", trainers, threads, task) as asked:
         first = in_turn(asked, 1, "first")
         steady = in_turn(asked, turns, "steady", epochs=epochs)
@@ -525,13 +527,14 @@ def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turn
     limits = (2e-9 * products["n_rows"] ** 3 / products["seconds"]).map("{:,.0f} GFLOP/s".format)
     limits = ", ".join(f"{limit} with {threads}" for limit, threads in zip(limits, threads_of(products), strict=True))
     notes = {
-        "speed": f"Training in batches of {BATCH_SIZE}, medians of {turns} turns. The first epoch includes building "
-        f"and compiling the network. The product of two large matrices, by whichever library is fastest, reaches "
-        f"{limits} of {os.cpu_count()} cores. {packages()}.",
+        "speed": f"Training in batches of {BATCH_SIZE}, the unified network in batches of {unified.LARGEST_BATCH}, "
+        f"as in the notebooks; medians of {turns} turns. The first epoch includes building and compiling the network. "
+        f"The product of two large matrices, by whichever library is fastest, reaches {limits} of "
+        f"{os.cpu_count()} cores. {packages()}.",
         "speed_prediction": "From dBm to metres, UJIIndoorLoc, official split; kNN with k = 7. scikit-learn's "
         "Bray–Curtis has one thread.",
-        "speed_pipeline": "From the publisher's files to what a network sees, and every notebook of the last `make "
-        "all`, two of which run at a time. A generated file has the publisher's size and format.",
+        "speed_pipeline": "From the publisher's files to what a network sees, and each notebook as `make all` last ran "
+        "it on this machine. A generated file has the publisher's size and format.",
     }
     for name, part in shown(table).items():
         results.write_table(part, workspace.tables, name, notes[name], simulated)

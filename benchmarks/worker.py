@@ -18,7 +18,6 @@ import numpy as np
 
 from benchmarks.memory import peak_mb
 
-BATCH_SIZE = 256
 LEARNING_RATE = 0.001
 NEIGHBOURS = 7
 BOUNDS = (0.0, 1.0)  # of Eq. 5, as in the notebooks
@@ -133,12 +132,19 @@ def count(weights) -> int:
 
 
 def ours(
-    network: str, n_inputs: int, layers: list, outputs: dict, file: str, keras_adam: bool = False, xla: bool = False
+    network: str,
+    n_inputs: int,
+    layers: list,
+    outputs: dict,
+    file: str,
+    batch_size: int,
+    keras_adam: bool = False,
+    xla: bool = False,
 ) -> Callable[[int], tuple[list, int]]:
     """Training with `lib.training.fit`, a new network each time: a second call on the same one would restart Adam.
 
     Args:
-        network, n_inputs, layers, outputs, file: the task, see `speed.training_tasks`.
+        network, n_inputs, layers, outputs, file, batch_size: the task, see `speed.training_tasks`.
         keras_adam: update the weights as Keras does, and not by one kernel.
         xla: compile each step with XLA.
 
@@ -151,7 +157,7 @@ def ours(
     from lib import training
 
     arrays = arrays_of(file, outputs)
-    settings = {"loss": keras_loss(outputs, file), "batch_size": BATCH_SIZE, "decay": False}
+    settings = {"loss": keras_loss(outputs, file), "batch_size": batch_size, "decay": False}
     settings["learning_rate"] = LEARNING_RATE
     if keras_adam:
         training.Adam = keras.optimizers.Adam
@@ -169,11 +175,11 @@ def ours(
     return fit
 
 
-def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: str, **changes):
+def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: str, batch_size: int, **changes):
     """The same with `Model.fit`, by default as it comes; each call goes on where the last one ended.
 
     Args:
-        network, n_inputs, layers, outputs, file: the task.
+        network, n_inputs, layers, outputs, file, batch_size: the task.
         changes: arguments of `Model.compile`.
     """
     import keras
@@ -181,7 +187,7 @@ def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: st
     model = keras_network(network, n_inputs, file)
     train, validation = arrays_of(file, outputs)
     model.compile(optimizer=keras.optimizers.Adam(LEARNING_RATE), loss=keras_loss(outputs, file), **changes)
-    settings = {"validation_data": validation, "batch_size": BATCH_SIZE, "verbose": 0}
+    settings = {"validation_data": validation, "batch_size": batch_size, "verbose": 0}
 
     losses = []
 
@@ -192,7 +198,7 @@ def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: st
     return fit
 
 
-def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str):
+def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str, batch_size: int):
     """The same with the loop that users of PyTorch write, on tensors that stay in memory; each call goes on.
 
     All of it in float32, as PyTorch does by default.
@@ -224,7 +230,7 @@ def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: s
         for _ in range(epochs):
             trunk.train()
             total = torch.zeros(())
-            for rows in torch.randperm(len(x)).split(BATCH_SIZE):
+            for rows in torch.randperm(len(x)).split(batch_size):
                 loss = loss_of(x.index_select(0, rows), {name: of.index_select(0, rows) for name, of in y.items()})
                 optimiser.zero_grad()
                 loss.backward()
