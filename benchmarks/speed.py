@@ -488,22 +488,21 @@ def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def figure_of(table: pd.DataFrame) -> Figure:
-    """Training rows a second of each implementation, and what the matrix product in float32 allows."""
+    """How fast each implementation trains beside PyTorch, and what the matrix product in float32 allows."""
     rows = _named(table, "train_([a-z]+)")
     rows = rows.assign(threads=threads_of(rows), by=without_threads(rows))
     counts = rows["threads"].unique()
-    figure, axes = plt.subplots(1, len(counts), figsize=(6 * len(counts), 4.6), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(counts), figsize=(6 * len(counts), 4.6), sharex=True, sharey=True, squeeze=False)
     for axis, threads in zip(axes[0], counts, strict=True):
         panel = rows[rows["threads"] == threads]
-        sns.barplot(panel, x="rows_per_second", y="name", hue="by", ax=axis, legend=axis is axes[0, 0])
-        limits = (panel["rows_per_second"] / panel["ceiling_fraction"]).groupby(panel["name"], sort=False).first()
+        sns.barplot(panel, x="ratio_to_torch", y="name", hue="by", ax=axis, legend=axis is axes[0, 0])
+        limits = (panel["ratio_to_torch"] / panel["ceiling_fraction"]).groupby(panel["name"], sort=False).first()
         for height, limit in enumerate(limits):
             axis.plot([limit] * 2, [height - 0.4, height + 0.4], color="black", linestyle="--", linewidth=1)
-        axis.set(xlabel="training rows a second", ylabel="", title=_counted(threads))
-        axis.xaxis.set_major_formatter("{x:,.0f}")
+        axis.set(xlabel="training rows a second, PyTorch = 1", ylabel="", title=_counted(threads))
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].get_legend().remove()
-    title = "dashed: what a large matrix product would allow"
+    title = "dashed: what a large matrix product in float32 would allow"
     figure.legend(handles, labels, title=title, loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
 

@@ -260,9 +260,9 @@ def test_tables_are_rendered_from_the_result_files():
 
 
 def test_tables_of_the_benchmark_are_rendered_from_its_times():
-    times = results.read(ROOT / "outputs" / "results" / "speed.csv")
-    assert tuple(times.columns) == speed.COLUMNS
-    for name, expected in speed.shown(times).items():
+    times, tried = (results.read(ROOT / "outputs" / "results" / f"{name}.csv") for name in ("speed", "speed_variants"))
+    assert tuple(times.columns) == tuple(tried.columns) == speed.COLUMNS
+    for name, expected in (speed.shown(times) | {"speed_variants": speed.shown_variants(tried)}).items():
         table = pd.read_csv(ROOT / "outputs" / "tables" / f"{name}.csv", dtype=str, keep_default_na=False)
         pd.testing.assert_frame_equal(table, expected.reset_index(drop=True), check_dtype=False)
 
