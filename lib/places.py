@@ -1,11 +1,13 @@
 """Places: what a network that classifies positions chooses among, in one environment or in several.
 
 Indoors a place is a reference point, where scans were taken; where hardly two scans share a position, as outdoors, it
-is a cell of a grid. A network learns how near each place is to the scan's position (`PlaceLoss`), and environment,
-building, floor and position are all decoded from the probabilities of the places (`PlaceDecoder`).
+is a cell of a grid. A network learns how near each place is to the scan's position (`PlaceLoss`), the fingerprints
+that it learnt from may have a say of their own (`Neighbours`), and environment, building, floor and position are all
+decoded from the probabilities of the places (`PlaceDecoder`).
 """
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ REVISITED = 4  # so many rows a position, and positions are reference points
 CELLS = 600  # of a grid, about
 FLOOR_SIGMAS, BUILDING_SIGMAS = 4.0, 8.0  # how far another floor or building is, in the places' sigma
 SIGMA_OF_CELL, SIGMA_OF_SPACING = 2 / 3, 2.0
+NEIGHBOURS = {"offsets": (0.0,), "share": 0.5, "width": 0.03, "strongest": 24}  # see `unified.train` and `Neighbours`
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +55,12 @@ class Places:
     def config(self) -> dict[str, list]:
         """Its fields as lists, for JSON."""
         return {field.name: getattr(self, field.name).tolist() for field in dataclasses.fields(self)}
+
+    def nearest(self, label: np.ndarray, environment: int) -> np.ndarray:
+        """(n, 4) `labels` of an environment's rows → (n,) numbers of the nearest places on their floors."""
+        own = np.flatnonzero(self.environment == environment)
+        of = np.column_stack([self.building[own], self.floor[own], self.position[own]])
+        return own[cKDTree(_beside_each_other(of)).query(_beside_each_other(label))[1]]
 
     @classmethod
     def of(
@@ -193,6 +202,60 @@ class PlaceLoss(keras.losses.Loss):
 
 def _row(values) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)[None]
+
+
+@keras.saving.register_keras_serializable("fingerprints")
+class Neighbours(layers.Layer):
+    """[(n, k) levels, …, (n, c) logits] → (n, c) log probabilities, of which similar stored fingerprints have a share.
+
+    Each stored fingerprint votes for its place with e^(−d / width), d its Sørensen distance from the scan,
+    Σ|a − b| / Σ(a + b), as in kNN: from that of the given levels which is nearest to it, if the scan is given as phones
+    of several offsets would have heard it. A network and its neighbours err in different scans. Where a scan shares no
+    transmitter with any stored fingerprint, as one of another environment, the network's word stands.
+
+    Args:
+        of_place: (m,) the number of each stored fingerprint's place.
+        share: of the votes in the probabilities, 0 to 1.
+        width: by how much more distance a vote falls to 1/e.
+        strongest: so many of a scan's transmitters, the strongest, are compared.
+    """
+
+    def __init__(self, of_place: Sequence[int], share: float, width: float, strongest: int, **settings):
+        super().__init__(**settings)
+        self.of_place = list(map(int, of_place))
+        self.share, self.width, self.strongest = share, width, strongest
+
+    def build(self, input_shape):
+        stored = (input_shape[0][-1], len(self.of_place))
+        self.stored = self.add_weight(shape=stored, initializer="zeros", trainable=False, name="stored")
+
+    def store(self, levels: np.ndarray) -> None:
+        """Take (m, k) levels of fingerprints in their order."""
+        self.stored.assign(ops.transpose(levels))
+
+    def _similarity(self, levels):
+        """(n, k) → (n, m), 1 − d: 2 Σ min(a, b) / Σ(a + b)."""
+        strongest, which = ops.top_k(levels, min(self.strongest, levels.shape[-1]))
+        common = ops.zeros((ops.shape(levels)[0], len(self.of_place)))
+        for number in range(which.shape[-1]):
+            stored = ops.take(self.stored, which[:, number], axis=0)
+            common = common + ops.minimum(stored, strongest[:, number : number + 1])
+        total = ops.sum(levels, axis=1, keepdims=True) + ops.sum(self.stored, axis=0, keepdims=True)
+        return 2 * common / ops.maximum(total, 1e-9)
+
+    def call(self, inputs):
+        *levels, logits = inputs
+        similarity = functools.reduce(ops.maximum, map(self._similarity, levels))
+        nearest = ops.max(similarity, axis=1, keepdims=True)
+        each = ops.transpose(ops.exp((similarity - nearest) / self.width))
+        votes = ops.transpose(ops.segment_sum(each, np.int32(self.of_place), num_segments=logits.shape[-1]))
+        share = ops.where(nearest > 0, self.share, 0.0)
+        votes = share * votes / ops.sum(votes, axis=1, keepdims=True)
+        return ops.log(ops.maximum((1 - share) * ops.softmax(logits) + votes, 1e-30))
+
+    def get_config(self):
+        names = ("of_place", "share", "width", "strongest")
+        return super().get_config() | {name: getattr(self, name) for name in names}
 
 
 @keras.saving.register_keras_serializable("fingerprints")

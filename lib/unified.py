@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lib import models, places, preprocess, training
+from lib import models, places, preprocess, quiet_import, training
 from lib.fingerprints import FingerprintSet
-from lib.places import PlaceDecoder, PlaceLoss, Places
+from lib.places import Neighbours, PlaceDecoder, PlaceLoss, Places
 from lib.preprocess import not_heard_dbm
+
+with quiet_import():
+    import keras
 
 NETWORK = {
     "hidden": (1024, 1024),
@@ -98,6 +101,7 @@ def train(
     augmentations: Sequence[dict] | None = None,
     shared_columns: bool = False,
     decoder: dict | None = None,
+    neighbours: Sequence[dict | None] | None = None,
     network: dict | None = None,
     **settings,
 ) -> training.Run:
@@ -113,6 +117,8 @@ def train(
             environment's holds.
         shared_columns: see `side_by_side`.
         decoder: arguments of `PlaceDecoder`.
+        neighbours: for each environment None, or what is other than in `places.NEIGHBOURS`: then its fingerprints are
+            stored and vote, see `Neighbours`, on scans as phones with `offsets` in dB would have heard them.
         network: arguments of `models.unified` in the place of `NETWORK`.
         settings: those of `training.fit` in the place of `SETTINGS` and `batches`.
 
@@ -120,10 +126,13 @@ def train(
         A run whose predictions are what the decoder says of the scans of `predicted`.
 
     Raises:
-        ValueError: if there is no such head.
+        ValueError: if there is no such head, or neighbours are to vote for places where there are none.
     """
     if head not in HEADS:
         raise ValueError(f"`head` must be one of {', '.join(HEADS)}. Received: {head}")
+    neighbours = neighbours or [None] * len(learning)
+    if head != "places" and any(how is not None for how in neighbours):
+        raise ValueError(f"`neighbours` vote for places, which the head {head} does not have. Received: {neighbours}")
     rssi, y = side_by_side(learning, shared_columns), targets(learning)
     if head == "places":
         grids = grids or [{}] * len(learning)
@@ -137,6 +146,21 @@ def train(
     counts = [len(one) for one in learning]
     repeated = np.repeat(passes(counts), counts)
     rows = np.repeat(np.arange(len(rssi)), repeated)
+
+    def finish(trained: keras.Model) -> keras.Model:
+        outputs, levels = trained.output, trained.get_layer("levels")
+        for number, (one, how) in enumerate(zip(learning, neighbours, strict=True)):
+            if how is not None:
+                about, name = places.NEIGHBOURS | how, f"neighbours_{number}"
+                offsets = [
+                    keras.layers.Rescaling(1.0, offset, name=f"{name}_offset_{place}")
+                    for place, offset in enumerate(about.pop("offsets"))
+                ]
+                vote = Neighbours(of.nearest(places.labels(one), number), **about, name=name)
+                outputs = vote([*(levels(add(trained.input)) for add in offsets), outputs])
+                vote.store(levels(rssi[y[:, 0] == number]))
+        return models.decoded(keras.Model(trained.input, outputs), decode)
+
     return training.run(
         folder,
         lambda: models.unified(**about),
@@ -144,7 +168,7 @@ def train(
         None,
         side_by_side(predicted, shared_columns),
         seed,
-        finish=lambda trained: models.decoded(trained, decode),
+        finish=finish,
         code=_CODE,
         loss=loss,
         **batches(len(rows), settings.get("batch_size")) | SETTINGS | settings,

@@ -21,8 +21,8 @@ def scans(campus, city):
     return np.concatenate([rssi, np.full((1, rssi.shape[1]), np.nan, np.float32)])
 
 
-@pytest.fixture(scope="module")
-def trained(campus, city, scans):
+@pytest.fixture(scope="module", params=[False, True], ids=["alone", "with neighbours"])
+def trained(request, campus, city, scans):
     """A network whose normalisation has seen scans, so that folding it is something to get right."""
     keras.utils.set_random_seed(3)
     of = places.joined([places.Places.of(campus), places.Places.of(city, cell=500.0)])
@@ -36,6 +36,11 @@ def trained(campus, city, scans):
             layer.set_weights(list(drawn))
     head = network.get_layer("head")
     head.set_weights([8 * weights for weights in head.get_weights()])  # so that few places are likely
+    if request.param:
+        vote, levels = places.Neighbours(np.arange(40), 0.5, 0.03, strongest=24), network.get_layer("levels")
+        shifted = [levels(network.input + offset) for offset in (-4.0, 0.0)]
+        network = keras.Model(network.input, vote([*shifted, network.output]))
+        vote.store(levels(scans[:40]))
     return models.decoded(network, places.PlaceDecoder(of, name="decoder"))
 
 

@@ -9,7 +9,7 @@ from scipy import optimize
 from scipy.spatial.distance import cdist
 
 from lib import places
-from lib.places import PlaceDecoder, PlaceLoss, Places
+from lib.places import Neighbours, PlaceDecoder, PlaceLoss, Places
 
 
 def some_places(position, environment=None, building=None, floor=None, sigma=4.0, sharpness=1.0):
@@ -123,3 +123,59 @@ def test_a_saved_decoder_tells_the_same(tmp_path):
     again = keras.saving.load_model(tmp_path / "decoder.keras")(logits)
     for name, values in model(logits).items():
         assert np.array_equal(values, again[name]), name
+
+
+def test_the_nearest_place_of_a_row_is_the_one_that_was_made_of_it(campus):
+    of, label = Places.of(campus, cell=0), places.labels(campus)
+    found = of.nearest(label, 0)
+    assert np.array_equal(np.column_stack([of.building, of.floor, of.position])[found], label)
+    two = places.joined([of, of])
+    assert np.array_equal(two.nearest(label, 1), len(of) + found)
+
+
+@pytest.fixture(scope="module")
+def levels():
+    """(20, 9) of stored fingerprints, (6, 9) of scans; the last of these hears only what none of the others does."""
+    rng = np.random.default_rng(0)
+    drawn = np.where(rng.random((26, 9)) < 0.5, 0, rng.random((26, 9))).astype(np.float32)
+    drawn[:25, 8], drawn[25] = 0, [0] * 8 + [0.7]
+    return drawn[:20], drawn[20:]
+
+
+def stored_neighbours(levels, of_place, **settings):
+    layer = Neighbours(of_place, **{"share": 0.5, "width": 0.1, "strongest": 9} | settings)
+    layer.build([levels.shape, (None, 5)])
+    layer.store(levels)
+    return layer
+
+
+def test_neighbours_vote_for_their_places_by_their_sorensen_distance(levels):
+    stored, scans = levels
+    of_place, logits = np.arange(20) % 4, np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    network = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    votes = np.exp(-cdist(scans, stored, "braycurtis") / 0.1)
+    votes = np.stack([votes[:, of_place == place].sum(axis=1) for place in range(5)], axis=1)
+    expected = 0.7 * network + 0.3 * votes / votes.sum(axis=1, keepdims=True)
+    expected[-1] = network[-1]
+    found = np.exp(stored_neighbours(stored, of_place, share=0.3)([scans, logits]))
+    assert found == pytest.approx(expected, abs=1e-5), "the last shares nothing: the network's word stands"
+
+
+def test_the_nearest_of_several_levels_decides(levels):
+    stored, scans = levels
+    layer, logits = stored_neighbours(stored, np.arange(20) % 5), np.zeros((6, 5), np.float32)
+    either = layer([scans, np.zeros_like(scans), logits])
+    assert np.array_equal(either, layer([scans, logits])), "levels of nothing are near to nothing"
+    same = np.exp(layer([scans[:5], stored[:5], logits[:5]]))
+    assert np.array_equal(same.argmax(axis=1), np.arange(5)), "one of them is what is stored"
+
+
+def test_of_a_scan_only_the_strongest_levels_are_compared(levels):
+    stored, scans = levels
+    cut, logits = np.where(scans >= np.sort(scans, axis=1)[:, -2:-1], scans, 0), np.zeros((6, 5), np.float32)
+    few = stored_neighbours(stored, np.arange(20) % 5, strongest=2)([scans, logits])
+    shared = np.minimum(cut[:, None], stored).sum(axis=2)
+    distance = 1 - 2 * shared / (scans.sum(axis=1)[:, None] + stored.sum(axis=1))
+    votes = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / 0.1).reshape(6, 4, 5).sum(axis=1)
+    votes /= votes.sum(axis=1, keepdims=True)
+    assert np.exp(few)[:-1] == pytest.approx((0.5 * 0.2 + 0.5 * votes)[:-1], abs=1e-5)

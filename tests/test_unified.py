@@ -1,5 +1,7 @@
 """The unified network: its input, its augmentation, what it learns, and that nothing depends on what it must not."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -131,6 +133,47 @@ def test_a_saved_network_takes_dbm_and_gives_positions(campus, city, tmp_path):
     again = training.predict(keras.saving.load_model(tmp_path / "localizer.keras"), unified.side_by_side(sets))
     for name, values in found.predicted.items():
         assert np.array_equal(values, again[name]), name
+
+
+def test_stored_fingerprints_vote_in_their_environment_and_the_network_keeps_them(campus, city, tmp_path):
+    sets = [campus, city]
+    alone, voted = (
+        unified.train(sets, sets, tmp_path / name, 0, epochs=2, neighbours=neighbours, **SMALL)
+        for name, neighbours in {"alone": None, "voted": [{}, None]}.items()
+    )
+    indoors = np.arange(len(campus) + len(city)) < len(campus)
+    errors = [
+        np.linalg.norm(run.predicted["position"][indoors] - campus.position, axis=1).mean() for run in (alone, voted)
+    ]
+    assert errors[1] < 0.7 * errors[0], "a scan that is stored is its own neighbour"
+    assert voted.predicted["position"][~indoors] == pytest.approx(alone.predicted["position"][~indoors], abs=0.05)
+    again = unified.train(sets, sets, tmp_path / "voted", 0, epochs=2, neighbours=[{}, None], **SMALL)
+    assert again.seconds == voted.seconds, "it was not recalled"
+    again.model.save(tmp_path / "localizer.keras")
+    loaded = training.predict(keras.saving.load_model(tmp_path / "localizer.keras"), unified.side_by_side(sets))
+    for name, values in voted.predicted.items():
+        assert np.array_equal(values, loaded[name]), name
+
+
+def test_an_offset_makes_up_for_a_phone_that_hears_all_louder(campus, tmp_path):
+    louder = dataclasses.replace(campus, rssi=campus.rssi + 6)
+    alike, corrected, not_corrected = (
+        unified.train([campus], [asked], tmp_path / name, 0, epochs=1, neighbours=[how | {"share": 1.0}], **SMALL)
+        for name, asked, how in (
+            ("alike", campus, {}),
+            ("corrected", louder, {"offsets": (-6.0,)}),
+            ("not corrected", louder, {}),
+        )
+    )
+    assert np.array_equal(alike.predicted["position"], corrected.predicted["position"])
+    assert not np.array_equal(alike.predicted["position"], not_corrected.predicted["position"])
+
+
+def test_neighbours_of_too_few_environments_or_without_places_are_refused(campus, city, tmp_path):
+    with pytest.raises(ValueError, match="zip"):
+        unified.train([campus, city], [campus, city], tmp_path, 0, neighbours=[{}])
+    with pytest.raises(ValueError, match=r"`neighbours` vote for places.*head distance.* Received: \[{}\]"):
+        unified.train([campus], [campus], tmp_path, 0, head="distance", neighbours=[{}])
 
 
 def test_an_unknown_head_is_refused(campus, tmp_path):
