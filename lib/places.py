@@ -226,12 +226,14 @@ class Neighbours(layers.Layer):
         self.share, self.width, self.strongest = share, width, strongest
 
     def build(self, input_shape):
-        stored = (input_shape[0][-1], len(self.of_place))
-        self.stored = self.add_weight(shape=stored, initializer="zeros", trainable=False, name="stored")
+        k, m = input_shape[0][-1], len(self.of_place)
+        self.stored = self.add_weight(shape=(k, m), initializer="zeros", trainable=False, name="stored")
+        self.total = self.add_weight(shape=(1, m), initializer="zeros", trainable=False, name="total")
 
     def store(self, levels: np.ndarray) -> None:
-        """Take (m, k) levels of fingerprints in their order."""
+        """Take (m, k) levels of fingerprints in their order, and sum them up once: a scan hears few of the k."""
         self.stored.assign(ops.transpose(levels))
+        self.total.assign(ops.sum(self.stored, axis=0, keepdims=True))
 
     def _similarity(self, levels):
         """(n, k) → (n, m), 1 − d: 2 Σ min(a, b) / Σ(a + b)."""
@@ -240,8 +242,7 @@ class Neighbours(layers.Layer):
         for number in range(which.shape[-1]):
             stored = ops.take(self.stored, which[:, number], axis=0)
             common = common + ops.minimum(stored, strongest[:, number : number + 1])
-        total = ops.sum(levels, axis=1, keepdims=True) + ops.sum(self.stored, axis=0, keepdims=True)
-        return 2 * common / ops.maximum(total, 1e-9)
+        return 2 * common / ops.maximum(ops.sum(levels, axis=1, keepdims=True) + self.total, 1e-9)
 
     def call(self, inputs):
         *levels, logits = inputs
