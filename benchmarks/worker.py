@@ -66,10 +66,7 @@ def torch_network(n_inputs: int, layers: list, outputs: dict[str, int]):
 
 
 def torch_unified(arguments: dict, places):
-    """What the unified network has in PyTorch beside trunk and head: its input and its loss as functions.
-
-    Environments that a scan cannot be of are not ruled out: a hundredth of the work at most.
-    """
+    """What the unified network has in PyTorch beside trunk and head: its input and its loss as functions."""
     import torch
     from torch.nn import functional
 
@@ -84,7 +81,7 @@ def torch_unified(arguments: dict, places):
     def levels(rssi, training: bool):
         if training:
             rows = (len(rssi), 1)
-            rssi = rssi + offset * torch.randn(rows) + noise * torch.randn(rssi.shape)
+            rssi = rssi + offset * torch.randn(rows) + noise * 3**0.5 * (2 * torch.rand(rssi.shape) - 1)
             lost = torch.rand(rssi.shape) < loss * torch.rand(rows)
             lost |= rssi < minimum + deafness * torch.rand(rows)
             silent = (lost | rssi.isnan()).all(dim=1, keepdim=True)

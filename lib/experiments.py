@@ -266,15 +266,15 @@ def train_unified(
     """The run of a unified network, the sets it is about, and how many rows of each it learnt from.
 
     It chooses nothing on validation rows, so it learns from them, too, unless the cell is there to validate. Settings
-    are those of `unified.train` by the cell's model; `grids` and `augmentations` are by protocol.
+    are those of `unified.train` by the cell's model; `grids`, `augmentations` and `neighbours` are by protocol.
     """
     sets = [processed(protocol, workspace) for protocol in cell.protocols]
     parts = [[_fingerprints(data.environment)[data.rows[getattr(data.split, part)]] for part in PARTS] for data in sets]
     how = dict(settings[cell.model])
     learning = [train if cell.validates else joined(train, validation) for train, validation, _ in parts]
     predicted = [validation if cell.validates else test for _, validation, test in parts]
-    for what in ("grids", "augmentations"):
-        how[what] = [how.get(what, {}).get(protocol, {}) for protocol in cell.protocols]
+    for what, otherwise in {"grids": {}, "augmentations": {}, "neighbours": None}.items():
+        how[what] = [how.get(what, {}).get(protocol, otherwise) for protocol in cell.protocols]
     run = unified.train(learning, predicted, workspace.models / cell.name, cell.seed, **how)
     return run, sets, list(map(len, learning))
 

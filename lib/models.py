@@ -207,7 +207,7 @@ class Augmentation(layers.Layer):
 
     Args:
         offset: standard deviation in dB of what is added to a whole scan.
-        noise: the same of what is added to each level by itself.
+        noise: the same of what is added to each level by itself, evenly distributed: drawn in half the time.
         loss: the largest share of the heard transmitters that a scan loses; each scan's is drawn between 0 and that.
         deafness: the largest number of dB by which a scan's weakest level is above `weakest`; each scan's is drawn
             between 0 and that. What is below is lost, as a device of less sensitivity would lose it.
@@ -227,8 +227,8 @@ class Augmentation(layers.Layer):
             return rssi
         rows = (ops.shape(rssi)[0], 1)
         rssi = rssi + self.offset * keras.random.normal(rows, seed=self.random)
-        if self.noise.any():  # half of what augmentation costs
-            rssi = rssi + self.noise * keras.random.normal(ops.shape(rssi), seed=self.random)
+        if self.noise.any():  # an even distribution from −√3 to √3 has a deviation of 1
+            rssi = rssi + self.noise * keras.random.uniform(ops.shape(rssi), -(3**0.5), 3**0.5, seed=self.random)
         share = self.loss * keras.random.uniform(rows, seed=self.random)
         threshold = self.weakest + self.deafness * keras.random.uniform(rows, seed=self.random)
         lost = ops.logical_or(keras.random.uniform(ops.shape(rssi), seed=self.random) < share, rssi < threshold)
@@ -270,7 +270,7 @@ class Levels(layers.Layer):
 
 @keras.saving.register_keras_serializable("fingerprints")
 class Audible(layers.Layer):
-    """[(n, t) dBm, (n, c) logits] → logits, without environments of which a scan hears nothing, unless that is all.
+    """[(n, t) dBm, (n, c) logits] → logits, predicted without environments that a scan hears nothing of, unless of all.
 
     Args:
         of_transmitter: (t,) the number of each transmitter's environment.
@@ -281,8 +281,10 @@ class Audible(layers.Layer):
         super().__init__(**settings)
         self.of_transmitter, self.of_output = list(map(int, of_transmitter)), list(map(int, of_output))
 
-    def call(self, inputs):
+    def call(self, inputs, training: bool = False):
         rssi, logits = inputs
+        if training:
+            return logits
         one_hot = np.eye(max(self.of_transmitter) + 1, dtype=np.float32)
         heard = ops.cast(ops.logical_not(ops.isnan(rssi)), "float32")
         of_environment = ops.matmul(heard, one_hot[self.of_transmitter])  # how many it hears of each
@@ -341,12 +343,10 @@ class CoordinateLoss(keras.losses.Loss):
         self.decoder, self.distance = decoder, distance
 
     def call(self, y_true, y_pred):
-        e = len(self.decoder.lower)
+        decoder, e = self.decoder, len(self.decoder.lower)
         environment = ops.one_hot(ops.cast(y_true[:, 0], "int32"), e)
-        lower, span = (
-            ops.matmul(environment, v) for v in (self.decoder.lower, self.decoder.upper - self.decoder.lower)
-        )
-        squared = ((y_true[:, 3:] - lower) / span - self.decoder.scaled(y_pred, environment)) ** 2
+        lower, span = (ops.matmul(environment, values) for values in (decoder.lower, decoder.upper - decoder.lower))
+        squared = ((y_true[:, 3:] - lower) / span - decoder.scaled(y_pred, environment)) ** 2
         error = ops.sqrt(ops.sum(squared, axis=1) + 1e-12) if self.distance else ops.mean(squared, axis=1)
         return error + ops.categorical_crossentropy(environment, y_pred[:, :e], from_logits=True)
 

@@ -188,12 +188,14 @@ class PlaceLoss(keras.losses.Loss):
         self.places = places
 
     def call(self, y_true, y_pred):
-        of, sigma = self.places, self.places.sigma.astype(np.float32)
-        environment, building, floor, east, north = (y_true[:, column : column + 1] for column in range(5))
+        of, (east, north) = self.places, (y_true[:, column : column + 1] for column in (3, 4))
         metres = ops.sqrt((east - _row(of.position[:, 0])) ** 2 + (north - _row(of.position[:, 1])) ** 2 + 1e-9)
-        sigmas = metres / sigma + FLOOR_SIGMAS * ops.abs(floor - _row(of.floor))
-        sigmas += BUILDING_SIGMAS * ops.cast(building != _row(of.building), "float32")
-        log_near = ops.where(environment == _row(of.environment), -sigmas, IMPOSSIBLE)
+        floors, on_floor = np.unique([of.environment, of.building, of.floor], axis=1, return_inverse=True)
+        on_floor = np.eye(floors.shape[1], dtype=np.float32)[:, on_floor.ravel()]
+        environment, building, floor = (y_true[:, number : number + 1] - _row(floors[number]) for number in range(3))
+        sigmas = FLOOR_SIGMAS * ops.abs(floor) + BUILDING_SIGMAS * ops.cast(building != 0, "float32")
+        sigmas = ops.where(environment == 0, sigmas, -IMPOSSIBLE)
+        log_near = metres * _row(-1 / of.sigma) - ops.matmul(sigmas, on_floor)
         return ops.categorical_crossentropy(ops.softmax(log_near), ops.cast(y_pred, "float32"), from_logits=True)
 
     def get_config(self):
@@ -292,25 +294,25 @@ class PlaceDecoder(layers.Layer):
     def call(self, logits):
         of, probabilities = self.places, ops.softmax(ops.cast(logits, "float32"))
         one_hot = np.eye(of.environment.max() + 1, dtype=np.float32)[of.environment]
-        inside, _ = self._chosen(probabilities, of.environment)
+        inside, environment = self._chosen(probabilities, of.environment)
         in_building, building = self._chosen(inside, of.building)
         _, floor = self._chosen(in_building, of.floor)
         weights = (inside / ops.max(inside, axis=1, keepdims=True)) ** _row(of.sharpness)
         weights = weights / ops.sum(weights, axis=1, keepdims=True)
-        east, north = (_row(of.position[:, axis]) for axis in (0, 1))
-        mean_east, mean_north = (ops.sum(weights * axis, axis=1, keepdims=True) for axis in (east, north))
+        # About the middle of each environment, so that float32 keeps its digits in a frame of kilometres.
+        middle = np.array([of.position[of.environment == one].mean(axis=0) for one in range(one_hot.shape[1])])
+        about = np.float32(np.column_stack([np.ones(len(of)), of.position - middle[of.environment]]))
+        east, north = about[None, :, 1], about[None, :, 2]
+        mean = ops.matmul(weights, about)[:, 1:]
         for _ in range(self.iterations):
-            pull = weights / ops.maximum(_distance(east - mean_east, north - mean_north), 1e-2)
-            pull = pull / ops.sum(pull, axis=1, keepdims=True)
-            # Added to what is there, and not summed up anew, float32 keeps its digits in a frame of kilometres.
-            mean_east = mean_east + ops.sum(pull * (east - mean_east), axis=1, keepdims=True)
-            mean_north = mean_north + ops.sum(pull * (north - mean_north), axis=1, keepdims=True)
+            pull = ops.matmul(weights / _distance(east - mean[:, :1], north - mean[:, 1:]), about)
+            mean = pull[:, 1:] / pull[:, :1]
         return {
             "environment": ops.matmul(probabilities, one_hot),
             "building": building,
             "floor": floor,
-            "position": ops.concatenate([mean_east, mean_north], axis=1),
-            "spread": ops.sum(weights * _distance(east - mean_east, north - mean_north), axis=1),
+            "position": mean + ops.take(np.float32(middle), environment, axis=0),
+            "spread": ops.sum(weights * _distance(east - mean[:, :1], north - mean[:, 1:]), axis=1),
         }
 
     def get_config(self):
@@ -318,4 +320,5 @@ class PlaceDecoder(layers.Layer):
 
 
 def _distance(east, north):
-    return ops.sqrt(east**2 + north**2 + 1e-9)
+    """Metres, at least a centimetre: what a median pulls towards with 1 / distance must not be nowhere."""
+    return ops.sqrt(east * east + north * north + 1e-4)

@@ -19,10 +19,10 @@ NETWORK = {
     "exponent": 1.5,
     "heard": False,
 }  # of `models.unified`
-AUGMENTATION = {"offset": 3.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0}  # what other phones hear, see `models`
+AUGMENTATION = {"offset": 6.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0}  # what other phones hear, see `models`
 SAME_DEVICES = {"offset": 0.0, "noise": 0.0, "deafness": 0.0}  # in its place where no other devices are to come
-SETTINGS = {"epochs": 30, "weight_decay": 0.02}  # of `training.fit`
-LARGEST_BATCH, LEARNING_RATE = 512, 2.8e-3  # that rate is for that batch
+SETTINGS = {"epochs": 24, "weight_decay": 0.02}  # of `training.fit`
+LARGEST_BATCH, LEARNING_RATE = 1024, 4e-3  # that rate is for that batch
 LEAST_BATCHES = 8  # in an epoch, about: few rows are learnt in smaller batches
 HEADS = ("places", "distance", "squared")
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
