@@ -135,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     )
     fitting.add_argument("sources", nargs="+", metavar="SOURCE", help=about)
     fitting.add_argument("--output", help="where the localizer is put", **output)
-    fitting.add_argument("--seed", type=int, default=0)
+    fitting.add_argument("--seed", type=int, default=0, help="also draws the rows that make the radius; default 0")
     fitting.add_argument("--epochs", type=int)
     fitting.add_argument("--batch-size", type=int)
     fitting.add_argument("--hidden", type=int, nargs="+", metavar="WIDTH", help="of the hidden layers")

@@ -99,18 +99,19 @@ def reliability(coverage: pd.DataFrame) -> Figure:
     """Share of the test rows within the radius against the level that it promises, one line a protocol.
 
     Args:
-        coverage: rows of `environment`, `protocol`, `level` and `coverage`, the last two as fractions.
+        coverage: rows of `environment`, `protocol`, `level` and `coverage`, the last two as fractions. Of several rows
+            alike, as of several seeds, the line shows the mean and a band the lowest and highest.
     """
     figure, axis = plt.subplots(figsize=(6.4, 5.2))
     axis.plot([0, 100], [0, 100], color="0.5", linestyle="--", label="as promised")
-    for (environment, protocol), line in coverage.groupby(["environment", "protocol"], sort=False):
+    for (environment, protocol), rows in coverage.groupby(["environment", "protocol"], sort=False):
+        line = 100 * rows.groupby("level")["coverage"].agg(["min", "mean", "max"])
         style = {"color": COLOURS[environment], "linestyle": LINES.get(protocol, "-"), "marker": "o"}
-        axis.plot(
-            100 * line["level"], 100 * line["coverage"], label=f"{ENVIRONMENTS[environment]}, {protocol}", **style
-        )
+        axis.plot(100 * line.index, line["mean"], label=f"{ENVIRONMENTS[environment]}, {protocol}", **style)
+        axis.fill_between(100 * line.index, line["min"], line["max"], color=style["color"], alpha=0.15, linewidth=0)
     axis.set(xlabel="level of the radius (%)", ylabel="test rows within the radius (%)", xlim=(0, 100), ylim=(0, 100))
     axis.set_aspect("equal")
-    axis.legend(fontsize=10)
+    axis.legend(fontsize=10, title="mean, and lowest to highest", title_fontsize=10)
     return figure
 
 

@@ -97,7 +97,7 @@ class Localizer:
 
         Args:
             environments: one set each, with different names.
-            seed: see `unified.train`.
+            seed: see `unified.train`; it also draws the rows that calibrate.
             calibration: share of the rows that calibrate, or one for each environment; copies of a scan stay together.
             whole_groups: hold out all rows of that share of the groups (devices) in the place of that share of all
                 rows, or whether to for each environment: the radius is then that of groups that were never seen.
@@ -116,7 +116,7 @@ class Localizer:
         if settings.get("head", "places") != "places":
             raise ValueError(f"`head` must be places, which tells its spread. Received: {settings['head']}")
         how = [_for_each(given, len(names), what) for what, given in calibrating.items()]
-        parts = [_held_out(*one) for one in zip(environments, *how, strict=True)]
+        parts = [_held_out(*one, seed) for one in zip(environments, *how, strict=True)]
         shifted = [_shifted(learning) for learning, _ in parts]
         learning, transmitters, shared = _in_common([one for one, _ in shifted])
         held_out, _, _ = _in_common([one for _, one in parts])
@@ -333,11 +333,13 @@ def _for_each(given, count: int, what: str) -> list:
     return list(given) if np.ndim(given) else [given] * count
 
 
-def _held_out(one: FingerprintSet, share: float, whole_groups: bool) -> tuple[FingerprintSet, FingerprintSet]:
+def _held_out(
+    one: FingerprintSet, share: float, whole_groups: bool, seed: int
+) -> tuple[FingerprintSet, FingerprintSet]:
     """(learning, calibration) rows of an environment, of the transmitters that learning rows hear."""
     if len(set(one.transmitters)) < len(one.transmitters):
         raise ValueError(f"{one.name}: `transmitters` must differ. Received some twice")
-    learning, held_out = splits.held_out(one[one.heard.any(axis=1)], share, whole_groups)
+    learning, held_out = splits.held_out(one[one.heard.any(axis=1)], share, whole_groups, seed)
     used = learning.heard.any(axis=0)
     names = tuple(np.array(one.transmitters, dtype=object)[used])
     parts = [dataclasses.replace(part, rssi=part.rssi[:, used], transmitters=names) for part in (learning, held_out)]

@@ -39,15 +39,15 @@ class Split:
     test: np.ndarray
 
 
-def _hold_out(rows: np.ndarray, groups: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
+def _hold_out(rows: np.ndarray, groups: np.ndarray, share: float, draw: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(kept, held out): `share` of the distinct groups goes out, each with all its rows."""
-    splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=SPLIT_SEED)
+    splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=SPLIT_SEED + draw)
     kept, held_out = next(splitter.split(rows, groups=groups[rows]))
     return rows[kept], rows[held_out]
 
 
 def held_out(
-    fingerprints: FingerprintSet, share: float, whole_groups: bool = False
+    fingerprints: FingerprintSet, share: float, whole_groups: bool = False, draw: int = 0
 ) -> tuple[FingerprintSet, FingerprintSet]:
     """The rest and a random `share` of the fingerprints of any set; copies of a scan stay together.
 
@@ -55,6 +55,7 @@ def held_out(
         fingerprints: the set.
         share: between 0 and 1.
         whole_groups: all rows of some groups (devices) are held out, in the place of some rows of all.
+        draw: another number holds out others.
 
     Raises:
         ValueError: if the share is out of range, there are no groups, or one side would be empty.
@@ -68,7 +69,7 @@ def held_out(
     if len(np.unique(groups)) < 2:
         what = "groups" if whole_groups else "different scans"
         raise ValueError(f"{name}: expected two {what} or more, to hold some out. Received: {len(np.unique(groups))}")
-    kept, out = _hold_out(np.arange(len(fingerprints)), groups, share)
+    kept, out = _hold_out(np.arange(len(fingerprints)), groups, share, draw)
     kept = kept[~np.isin(copies[kept], copies[out])]
     if not len(kept):
         raise ValueError(f"{name}: all rows are copies of those held out")

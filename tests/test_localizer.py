@@ -194,6 +194,14 @@ def test_the_same_seed_gives_the_same_localizer(office):
     assert (one["x"] != other["x"]).any()
 
 
+def test_another_seed_calibrates_on_other_rows(office, parts):
+    drawn = []
+    for seed in (0, 1, 1):
+        Localizer.fit([office], seed, whole_groups=True, **TINY)
+        drawn.append(set(parts["held_out"][0].group))
+    assert drawn[0] != drawn[1] == drawn[2] and len(drawn[0]) == len(drawn[1])
+
+
 def test_a_transmitter_of_two_environments_is_one_input(office):
     half = office.building == 0
     parts = [dataclasses.replace(office[rows], name=name) for name, rows in {"one": half, "two": ~half}.items()]
