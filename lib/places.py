@@ -301,18 +301,22 @@ class PlaceDecoder(layers.Layer):
         weights = weights / ops.sum(weights, axis=1, keepdims=True)
         # About the middle of each environment, so that float32 keeps its digits in a frame of kilometres.
         middle = np.array([of.position[of.environment == one].mean(axis=0) for one in range(one_hot.shape[1])])
-        about = np.float32(np.column_stack([np.ones(len(of)), of.position - middle[of.environment]]))
-        east, north = about[None, :, 1], about[None, :, 2]
-        mean = ops.matmul(weights, about)[:, 1:]
+        east, north = (_row(column) for column in (of.position - middle[of.environment]).T)
+        east_of, north_of = (ops.matmul(weights, column.T) for column in (east, north))
         for _ in range(self.iterations):
-            pull = ops.matmul(weights / _distance(east - mean[:, :1], north - mean[:, 1:]), about)
-            mean = pull[:, 1:] / pull[:, :1]
+            # By steps, of which rounding takes micrometres; it takes millimetres of a mean of many places far away.
+            to_east, to_north = east - east_of, north - north_of
+            pull = weights / _distance(to_east, to_north)
+            total = ops.sum(pull, axis=1, keepdims=True)
+            east_of = east_of + ops.sum(pull * to_east, axis=1, keepdims=True) / total
+            north_of = north_of + ops.sum(pull * to_north, axis=1, keepdims=True) / total
+        about_middle = ops.concatenate([east_of, north_of], axis=1)
         return {
             "environment": ops.matmul(probabilities, one_hot),
             "building": building,
             "floor": floor,
-            "position": mean + ops.take(np.float32(middle), environment, axis=0),
-            "spread": ops.sum(weights * _distance(east - mean[:, :1], north - mean[:, 1:]), axis=1),
+            "position": about_middle + ops.take(np.float32(middle), environment, axis=0),
+            "spread": ops.sum(weights * _distance(east - east_of, north - north_of), axis=1),
         }
 
     def get_config(self):

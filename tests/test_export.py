@@ -63,7 +63,7 @@ def test_for_inference_is_smaller_and_says_the_same(trained, scans, expected):
     kinds = {type(layer) for layer in folded.layers}
     assert not kinds & {keras.layers.BatchNormalization, keras.layers.Dropout, models.Augmentation}
     assert folded.count_params() < trained.count_params()
-    check_alike(folded(scans, training=False), expected, metres=0.05)
+    check_alike(folded(scans, training=False), expected, metres=1e-3)
 
 
 def test_folding_leaves_alone_what_no_dense_layer_precedes():
@@ -85,12 +85,12 @@ def test_folding_leaves_alone_what_no_dense_layer_precedes():
 def test_exported_file_says_what_the_network_says(trained, scans, expected, tmp_path, suffix, capfd):
     path = export.write(trained, tmp_path / "new" / f"localizer{suffix}")
     locate = export.read(path)
-    check_alike(locate(scans), expected, metres=0.05)
+    check_alike(locate(scans), expected, metres=1e-3)
     captured = capfd.readouterr()
     assert captured.out == captured.err == ""
     assert list(path.parent.iterdir()) == [path]
     alone = [locate(scan[None]) for scan in scans]
-    check_alike({name: np.concatenate([one[name] for one in alone]) for name in expected}, expected, metres=0.05)
+    check_alike({name: np.concatenate([one[name] for one in alone]) for name in expected}, expected, metres=1e-3)
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"requirements-export.txt is not installed: no {', '.join(MISSING)}")

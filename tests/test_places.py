@@ -86,6 +86,19 @@ def test_decoded_position_is_the_weighted_geometric_median():
         assert cost(here) <= best.fun + 1e-3
 
 
+def test_rounding_does_not_add_up_over_the_iterations():
+    rng = np.random.default_rng(0)
+    position = rng.normal(0, 150, (1500, 2))
+    probabilities = 0.99 * np.eye(1500)[rng.permutation(1500)] / 2
+    probabilities += 0.99 * np.eye(1500)[rng.permutation(1500)] / 2 + 0.01 / 1500  # two alike: it converges slowly
+    found = decode(some_places(position), probabilities, iterations=20)["position"]
+    exact = probabilities @ position
+    for _ in range(20):
+        pull = probabilities / np.sqrt(((exact[:, None] - position) ** 2).sum(axis=2) + 1e-4)
+        exact = pull @ position / pull.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-3)
+
+
 def test_without_iterations_the_position_is_the_mean_and_spread_the_mean_distance():
     position, probabilities = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 30.0]]), np.array([[0.2, 0.5, 0.3]])
     found = decode(some_places(position), probabilities, iterations=0)
