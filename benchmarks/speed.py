@@ -44,6 +44,7 @@ TRAINERS = {
     "Keras defaults": "tensorflow",
     "Keras defaults on JAX": "jax",
 }
+TRAINERS_OF = {"unified": TRAINERS | {"PyTorch, bfloat16": "torch"}}  # our layers of that network use bfloat16, too
 VARIANTS = TRAINERS | dict.fromkeys(  # and what else was tried to make training fast, on the localizer with one thread
     (
         *("ours, Keras' Adam", "ours, XLA"),
@@ -264,7 +265,7 @@ def matrix_products(threads: int, turns: int, side: int) -> tuple[list[dict], fl
 
 
 def training(
-    task: dict, threads: int, turns: int, epochs: int, ceiling: float, trainers: Mapping[str, str] = TRAINERS
+    task: dict, threads: int, turns: int, epochs: int, ceiling: float, trainers: Mapping[str, str]
 ) -> list[dict]:
     """Rows of all implementations' training of one network.
 
@@ -409,7 +410,7 @@ def without_threads(table: pd.DataFrame) -> pd.Series:
 def with_ratio(rows: Sequence[dict]) -> pd.DataFrame:
     """The table of results, with how many times as fast as PyTorch each row is with as many threads."""
     table = pd.DataFrame(rows, columns=COLUMNS)
-    torch = table["seconds"].where(table["backend"] == "torch")
+    torch = table["seconds"].where(without_threads(table) == "PyTorch")
     torch = torch.groupby([table["what"], threads_of(table)]).transform("max")
     return table.assign(ratio_to_torch=torch / table["seconds"])
 
@@ -567,7 +568,8 @@ def main() -> None:
                 products, ceiling = matrix_products(threads, turns, settings.side)
                 rows += products
             for network, task in train.items():
-                rows += training(task, threads, turns, settings.epochs[network], ceiling)
+                trainers = TRAINERS_OF.get(network, TRAINERS)
+                rows += training(task, threads, turns, settings.epochs[network], ceiling, trainers)
             if predict:
                 rows += prediction(*predict, threads, turns)
         if "variants" in parts:

@@ -195,10 +195,14 @@ def keras_fit(network: str, n_inputs: int, layers: list, outputs: dict, file: st
     return fit
 
 
-def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: str, batch_size: int):
+def torch_loop(
+    network: str, n_inputs: int, layers: list, outputs: dict, file: str, batch_size: int, bfloat16: bool = False
+):
     """The same with the loop that users of PyTorch write, on tensors that stay in memory; each call goes on.
 
-    All of it in float32, as PyTorch does by default.
+    Args:
+        network, n_inputs, layers, outputs, file, batch_size: the task.
+        bfloat16: whether it multiplies in bfloat16, by PyTorch's own means, and not all in float32.
     """
     import torch
     from torch.nn import functional
@@ -216,8 +220,11 @@ def torch_loop(network: str, n_inputs: int, layers: list, outputs: dict, file: s
         return torch.from_numpy(x), {name: torch.from_numpy(values) for name, values in y.items()}
 
     def loss_of(x, y):
-        latent = trunk(levels(x, trunk.training) if levels else x)
-        return sum(losses[name](head(latent), y[name]) for name, head in heads.items())
+        x = levels(x, trunk.training) if levels else x
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16 and trunk.training):
+            latent = trunk(x)
+            answers = {name: head(latent) for name, head in heads.items()}
+        return sum(losses[name](answer.float(), y[name]) for name, answer in answers.items())
 
     (x, y), validation = (tensors(*pair) for pair in arrays_of(file, outputs))
 
@@ -248,6 +255,7 @@ TRAINERS = {
     "ours, Keras' Adam": (partial(ours, keras_adam=True), "lib.training"),
     "ours, XLA": (partial(ours, xla=True), "lib.training"),
     "PyTorch": (torch_loop, "torch"),
+    "PyTorch, bfloat16": (partial(torch_loop, bfloat16=True), "torch"),
     "Keras defaults": (keras_fit, "lib.models"),
     "Keras defaults on JAX": (keras_fit, "lib.models"),
     "Keras, XLA": (partial(keras_fit, jit_compile=True), "lib.models"),
