@@ -285,6 +285,8 @@ def _read_csv(path: Path | str) -> tuple[bytes, pd.DataFrame]:
     content = Path(path).read_bytes()
     try:
         names = next(csv.reader(io.StringIO(content.decode("utf-8-sig"))), [])
+        if len(names) == 1 and any(mark in names[0] for mark in ";\t"):
+            raise ValueError(f"{path}: expected commas between columns. Received: {names[0][:60]}")
         text = {"transmitter": str} if set(LONG) <= set(names) else {}
         empty = {name: ["", "nan", "NaN", "NA", "None"] for name in names if name not in text}
         settings = {

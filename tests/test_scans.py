@@ -247,11 +247,12 @@ def test_fingerprints_come_back_from_the_table_that_was_made_of_them(made, write
     ("text", "message"),
     [
         ("", "expected a CSV with a header"),
+        ("x;y;a\n1,5;2,5;-50\n", "expected commas between columns. Received: x;y;a"),
+        ("x\ty\ta\n1\t2\t-50\n", "expected commas between columns"),
         (b"x,y,a\n\xff\xfe,1,2\n", "expected a CSV with a header"),
         ("x,y\n1,2\n", "expected a column for each transmitter"),
         ("x,y,a\n", "expected at least one row"),
         ("x,a\n1,-50\n", "expected columns x, y or latitude, longitude. Received: x, a"),
-        ("x;y;a\n1;2;-50\n", "expected columns x, y or latitude, longitude. Received: x;y;a"),
         ("x,y,latitude,longitude,a\n1,2,3,4,-50\n", "expected columns x, y or latitude, longitude"),
         ("x,y,a,a\n1,2,-50,-60\n", "expected each column once. Received twice: a"),
         ("x,y,a\n1,2,\n3,4,\n", "no transmitter is heard in any row"),
