@@ -54,7 +54,7 @@ def layer_seed() -> int:
 
 @keras.saving.register_keras_serializable("fingerprints")
 class HalfDense(layers.Dense):
-    """A dense layer that multiplies in bfloat16 while training, twice as fast where the processor can.
+    """A dense layer that multiplies in bfloat16 while training: faster where the processor has instructions for it.
 
     Weights are float32, and so is all that it predicts: bfloat16 would move positions by metres.
     """

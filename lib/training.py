@@ -21,6 +21,8 @@ with quiet_import():
     from tqdm.auto import trange
     from tqdm.keras import TqdmCallback
 
+PREDICTED_AT_ONCE = 512  # rows; of many more, what lies between the layers would not stay in the processor's caches
+
 
 class Adam(keras.optimizers.Adam):
     """Keras' Adam, on TensorFlow by its one kernel for the update of a variable, where Keras makes a dozen passes."""
@@ -142,6 +144,9 @@ def fit(
         loss=loss,
         metrics={"position": rmse} if isinstance(loss, dict) else rmse,
     )
+    model.optimizer.build(
+        model.trainable_variables
+    )  # inside a graph, each of its variables would be a graph of its own
     if keras.backend.backend() == "tensorflow":
         history = _fit_in_memory(model, train, validation, epochs, batch_size, label, watchers)
     else:
@@ -187,7 +192,7 @@ class Run:
         curves: one row an epoch, see `fit`; no rows for what is not trained in epochs.
         predicted: arrays by name, the outputs on the test rows; a single output is called `position`.
         seconds: wall time of the training.
-        predict_us: microseconds to predict one row, in batches of 4,096.
+        predict_us: microseconds to predict one row, in batches of `PREDICTED_AT_ONCE`.
     """
 
     model: keras.Model | None
@@ -200,8 +205,8 @@ class Run:
 def predict(model: keras.Model, x: np.ndarray) -> dict[str, np.ndarray]:
     """Outputs by name for (n, inputs) scans. Calls the network as it is: `Model.predict` would compile for seconds."""
     parts = []
-    for start in range(0, len(x), 4096):
-        outputs = model(x[start : start + 4096], training=False)
+    for start in range(0, len(x), PREDICTED_AT_ONCE):
+        outputs = model(x[start : start + PREDICTED_AT_ONCE], training=False)
         parts.append(outputs if isinstance(outputs, dict) else {"position": outputs})
     return {name: np.concatenate([keras.ops.convert_to_numpy(part[name]) for part in parts]) for name in parts[0]}
 
@@ -286,7 +291,7 @@ def run(
     started = time.perf_counter()
     curves = fit(model, train, validation, label=folder.name, **settings)
     trained = time.perf_counter()
-    predict(predictor, test)  # the first call also sets up threads and memory
+    predict(predictor, test[:PREDICTED_AT_ONCE])  # the first call also sets up threads and memory
     predicting = time.perf_counter()
     predicted = predict(predictor, test)
     predict_us = (time.perf_counter() - predicting) / len(test) * 1e6
