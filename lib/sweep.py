@@ -64,8 +64,8 @@ def on_worker(cell: Cell, settings: dict, workspace: Workspace, check: dict, sou
 def local_or_given(workers: int | None = None) -> Client:
     """A client of the cluster at DASK_SCHEDULER_ADDRESS, or else of processes of this machine, one for each core."""
     dask.config.set({"distributed.scheduler.allowed-failures": 10})  # ends of a worker that one cell may see
-    # Dask has its workers give freed memory back at once. Each batch then asks for it again, and training takes half as
-    # long again.
+    # Dask has its workers give freed memory back at once. Each batch would ask for it anew, which takes a third of a
+    # training's time.
     dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None})
     if dask.config.get("scheduler-address", None):
         return Client()

@@ -162,6 +162,12 @@ def test_a_worker_computes_with_as_many_threads_as_the_driver(client):
     assert pools == {int(threads)}
 
 
+def test_local_workers_keep_the_memory_that_the_next_batch_needs(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    with sweep.local_or_given(1) as client:
+        assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
+
+
 def test_a_killed_worker_loses_nothing(client, fresh, how, undisturbed):
     (victim,) = client.run(os.getpid).values()
 
