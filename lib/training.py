@@ -144,9 +144,8 @@ def fit(
         loss=loss,
         metrics={"position": rmse} if isinstance(loss, dict) else rmse,
     )
-    model.optimizer.build(
-        model.trainable_variables
-    )  # inside a graph, each of its variables would be a graph of its own
+    # Built inside the graph of an epoch, each of the optimizer's variables would take a graph of its own.
+    model.optimizer.build(model.trainable_variables)
     if keras.backend.backend() == "tensorflow":
         history = _fit_in_memory(model, train, validation, epochs, batch_size, label, watchers)
     else:
