@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
-# Notebooks 03, 05, 06 and 07 train on all cores, one thread each; beside 03 there is time for 04.
+# Notebooks 02 to 07 train on all cores, one thread each; of the others two run at a time.
 ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=2
 endif
@@ -25,7 +25,6 @@ PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && ec
 # === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
 library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
 EXPLORE := $(call library,splits preprocess metrics results plots)
-MODELS := $(call library,splits preprocess models training metrics results plots)
 SEARCH := $(call library,splits preprocess models training metrics results)
 SEARCH_COMPARATORS := $(call library,splits preprocess places models training unified metrics results baselines \
 	baseline_networks experiments)
@@ -120,10 +119,10 @@ $(BUILT)/%.ipynb: notebooks/%.ipynb
 $(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
 $(BUILT)/00_search_comparators.ipynb: $(FIRST) $(SEARCH_COMPARATORS)
 $(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)
-$(BUILT)/02_preprocess.ipynb: $(FIRST) $(MODELS)
-$(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS)
-$(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(MODELS)
 # These take all cores for themselves, one after the other.
+$(BUILT)/02_preprocess.ipynb: $(FIRST) $(CELLS)
+$(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS)
+$(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS) | $(BUILT)/03_transfer_learning.ipynb
 $(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(BUILT)/04_umlp.ipynb $(CELLS)
 $(BUILT)/07_build_unified.ipynb: $(BUILT)/02_preprocess.ipynb $(BUILD) | $(BUILT)/06_explain_transfer.ipynb
 $(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/06_explain_transfer.ipynb \

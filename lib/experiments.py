@@ -15,7 +15,6 @@ from pathlib import Path
 import lightgbm
 import numpy as np
 import pandas as pd
-import papermill
 import sklearn
 import yaml
 
@@ -153,6 +152,8 @@ def profile(name: str) -> dict:
 
 def parameters(notebook: str) -> dict:
     """The parameters of a notebook, those of the profile in their place."""
+    import papermill  # takes seconds, which every worker would wait for, and none asks
+
     known = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
     return {name: ast.literal_eval(about["default"]) for name, about in known.items()} | profile(notebook)
 

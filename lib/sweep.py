@@ -1,4 +1,4 @@
-"""Many cells at once, on all cores of a machine or on many machines: for notebooks 03, 05, 06, 07 and the sweep.
+"""Many trainings at once, on all cores of a machine or on many machines: for notebooks 02 to 07 and the sweep.
 
 A cell that was finished with the same data, settings and code is recalled. So another worker does the cell of one that
 was killed, and what is started again trains what is missing and nothing else.
@@ -14,7 +14,7 @@ import importlib
 import signal
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import dask
@@ -49,16 +49,16 @@ def check_worker(workspace: Workspace, mark: str, code: str, dask_worker: Worker
         raise RuntimeError(f"{where} must have one thread (--nthreads 1). Received: {worker.state.nthreads}")
 
 
-def on_worker(cell: Cell, settings: dict, workspace: Workspace, check: dict, source: list[dict] | None):
-    """`result_rows`, where it may be trusted. Dask waits with it for the rows of the `source`, of which it is free."""
-    check_worker(workspace, **check)
+def on_worker(check: dict, after: object, function: Callable, *arguments):
+    """`function(*arguments)`, where it may be trusted. Dask waits with it for what is `after`, of which it is free."""
+    check_worker(**check)
     # TensorFlow gives back little of what a training took: a worker that Dask paused for its memory would stay paused.
     # Now its nanny ends it when it comes to its limit, and starts it again.
     memory = get_worker().memory_manager
     memory.memory_spill_fraction = memory.memory_pause_fraction = False
-    rows = experiments.result_rows(cell, settings, workspace)
-    gc.collect()  # networks lie in cycles, which Python by itself would leave in memory for many cells more
-    return rows
+    found = function(*arguments)
+    gc.collect()  # networks lie in cycles, which Python by itself would leave in memory for many trainings more
+    return found
 
 
 def local_or_given(workers: int | None = None) -> Client:
@@ -74,6 +74,50 @@ def local_or_given(workers: int | None = None) -> Client:
     return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None, env=quiet)
 
 
+def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -> tuple[dict, dict]:
+    """Have workers do tasks, with a bar.
+
+    Args:
+        tasks: by name, and in the order in which to begin them: a function, its arguments, and the name of an earlier
+            task to wait for, or None.
+        workspace: where they find and leave what they need.
+        client: of the workers.
+
+    Returns:
+        By name what the functions returned, and what those raised that failed.
+
+    Raises:
+        ImportError: if the scheduler does not find this module.
+        RuntimeError: if workers at hand cannot take part. On one that comes later, tasks fail.
+    """
+    mark = workspace.models / MARK
+    if not mark.exists():
+        with paths.replacing(mark) as temporary:
+            temporary.write_text(uuid.uuid4().hex)
+    check = {"workspace": workspace, "mark": mark.read_text(), "code": CODE}
+    client.run_on_scheduler(experiments.cells, [], [], [])  # anything of lib: without it, no task gets to a worker
+    refused = filter(None, client.run(check_worker, **check, on_error="return").values())
+    if reasons := "\n".join(map(str, refused)):
+        raise RuntimeError(reasons)
+    futures, this_time = {}, uuid.uuid4().hex
+    for place, (name, (function, arguments, after)) in enumerate(tasks.items()):
+        given = check, futures.get(after), function, *arguments
+        futures[name] = client.submit(on_worker, *given, key=f"{name}-{this_time}", priority=-place)
+    by_key, found, failed = {future.key: name for name, future in futures.items()}, {}, {}
+    about = {"desc": f"{len(client.nthreads())} workers", "total": len(futures), "unit": "cell"}
+    with tqdm(as_completed(futures.values()), **about) as finished:
+        for future in finished:
+            name = by_key[future.key]
+            finished.set_postfix_str(name)
+            if future.status == "finished":
+                found[name] = future.result()
+                future.release()  # or Dask would make it again if its worker ended
+            else:
+                failed[name] = future.exception()
+                finished.write(f"{name}: {failed[name]!r}", file=sys.stderr)
+    return found, failed
+
+
 def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: Client) -> tuple[list[dict], dict]:
     """Run cells, and the sources of those that transfer.
 
@@ -81,37 +125,16 @@ def sweep(chosen: Sequence[Cell], settings: dict, workspace: Workspace, client: 
         The result rows of `chosen`, in that order, and for the name of each cell that failed, why.
 
     Raises:
-        ImportError: if the scheduler does not find this module.
-        RuntimeError: if workers at hand cannot take part. On one that comes later, cells fail.
+        ImportError, RuntimeError: see `hand_out`.
     """
-    mark = workspace.models / MARK
-    if not mark.exists():
-        with paths.replacing(mark) as temporary:
-            temporary.write_text(uuid.uuid4().hex)
-    check = {"mark": mark.read_text(), "code": CODE}
-    client.run_on_scheduler(experiments.cells, [], [], [])  # anything of lib: without it, no cell gets to a worker
-    refused = filter(None, client.run(check_worker, workspace, **check, on_error="return").values())
-    if reasons := "\n".join(map(str, refused)):
-        raise RuntimeError(reasons)
     everything = dict.fromkeys([*(cell.source for cell in chosen if cell.source), *chosen])
-    futures, this_time = {}, uuid.uuid4().hex
     in_order = sorted(everything, key=lambda cell: (cell.source is not None, -cell.share))  # sources, then the longest
-    for place, cell in enumerate(in_order):
-        arguments = cell, settings, workspace, check, futures.get(cell.source)
-        futures[cell] = client.submit(on_worker, *arguments, key=f"{cell.name}-{this_time}", priority=-place)
-    by_key, rows, failed = {future.key: cell for cell, future in futures.items()}, {}, {}
-    about = {"desc": f"sweep, {len(client.nthreads())} workers", "total": len(futures), "unit": "cell"}
-    with tqdm(as_completed(futures.values()), **about) as finished:
-        for future in finished:
-            cell = by_key[future.key]
-            finished.set_postfix_str(cell.name)
-            if future.status == "finished":
-                rows[cell] = future.result()
-                future.release()  # or Dask would make it again if its worker ended
-            else:
-                failed[cell.name] = future.exception()
-                finished.write(f"{cell.name}: {failed[cell.name]!r}", file=sys.stderr)
-    return [row for cell in chosen for row in rows.get(cell, [])], failed
+    tasks = {
+        cell.name: (experiments.result_rows, (cell, settings, workspace), cell.source and cell.source.name)
+        for cell in in_order
+    }
+    rows, failed = hand_out(tasks, workspace, client)
+    return [row for cell in chosen for row in rows.get(cell.name, [])], failed
 
 
 def all_rows(chosen: Sequence[Cell], settings: dict, workspace: Workspace) -> pd.DataFrame:
@@ -122,10 +145,30 @@ def all_rows(chosen: Sequence[Cell], settings: dict, workspace: Workspace) -> pd
     """
     with local_or_given() as client:
         rows, failed = sweep(chosen, settings, workspace, client)
+    _refuse(failed)
+    return pd.DataFrame(rows)
+
+
+def each(function: Callable, arguments: Sequence[tuple], workspace: Workspace) -> list:
+    """`function(*one)` for each of the arguments, for notebooks that train what no cell describes.
+
+    It goes to the workers with all that it names, so what is large it had better read there.
+
+    Raises:
+        RuntimeError: if one failed; what others wrote is kept.
+    """
+    names = ["-".join(map(str, one)) for one in arguments]
+    with local_or_given() as client:
+        tasks = {name: (function, one, None) for name, one in zip(names, arguments, strict=True)}
+        found, failed = hand_out(tasks, workspace, client)
+    _refuse(failed)
+    return [found[name] for name in names]
+
+
+def _refuse(failed: Mapping[str, BaseException]) -> None:
     if failed:
         reasons = "\n".join(f"{name}: {reason!r}" for name, reason in failed.items())
         raise RuntimeError(f"{len(failed)} cells failed, the others are kept\n{reasons}")
-    return pd.DataFrame(rows)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -168,6 +168,22 @@ def test_local_workers_keep_the_memory_that_the_next_batch_needs(monkeypatch):
         assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
 
 
+def test_each_gives_what_a_notebooks_function_returns_in_order(scheduler_address, workspace):
+    factor = 10  # a function of a notebook goes to the workers with what it names
+
+    def times(number):
+        if number < 0:
+            raise ValueError("below zero")
+        return factor * number, os.getpid()
+
+    with dask.config.set({"scheduler-address": scheduler_address}):
+        found = sweep.each(times, [(3,), (1,), (2,)], workspace)
+        with pytest.raises(RuntimeError, match=r"1 cells failed, the others are kept\n-1: ValueError\('below zero'\)"):
+            sweep.each(times, [(1,), (-1,)], workspace)
+    assert [number for number, _ in found] == [30, 10, 20]
+    assert os.getpid() not in {process for _, process in found}
+
+
 def test_a_killed_worker_loses_nothing(client, fresh, how, undisturbed):
     (victim,) = client.run(os.getpid).values()
 
