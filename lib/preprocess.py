@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -169,13 +169,6 @@ class ProcessedSet:
         """x and y of `train`, `validation` or `test`."""
         rows = getattr(self.split, name)
         return self.x[rows], self.y[rows]
-
-    def with_bounds(self, lower: float, upper: float) -> "ProcessedSet":
-        """The same set with other bounds of Eq. 5."""
-        scaling, x = replace(self.rssi_scaling, lower=lower, upper=upper), np.empty_like(self.x)
-        for rows in row_blocks(x.shape):
-            x[rows] = scaling.transform(self.rssi_scaling.inverse(self.x[rows]))
-        return replace(self, rssi_scaling=scaling, x=x)
 
     def save(self, path: Path) -> None:
         """Write everything, provenance included, to one `.npz` file."""

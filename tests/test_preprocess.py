@@ -249,12 +249,13 @@ def test_only_the_chosen_rows_are_used(campus):
 def test_processing_block_by_block_changes_nothing_and_leaves_the_fingerprints_alone(request, name, protocol):
     fingerprints = request.getfixturevalue(name)
     before, made = fingerprints.rssi.copy(), everything(fingerprints, protocol)
+    moved = everything(fingerprints, protocol, (-1.0, 1.0))
     np.testing.assert_array_equal(fingerprints.rssi, before)
     request.getfixturevalue("small_blocks")
     again = everything(fingerprints, protocol)
     for field in ("kept", "x"):
         np.testing.assert_array_equal(getattr(again, field), getattr(made, field), err_msg=field)
-    np.testing.assert_array_equal(again.with_bounds(-1.0, 1.0).x, made.with_bounds(-1.0, 1.0).x)
+    np.testing.assert_array_equal(everything(fingerprints, protocol, (-1.0, 1.0)).x, moved.x)
 
 
 def test_processing_what_does_not_fit_in_memory_is_refused_at_once(campus, monkeypatch):
@@ -284,8 +285,8 @@ def test_processing_with_wrong_bounds_is_refused(city, limits):
 
 def test_other_bounds_change_the_scale_only(campus):
     made = everything(campus, "official")
-    moved = made.with_bounds(-1.0, 1.0)
-    np.testing.assert_allclose(moved.x, everything(campus, "official", (-1.0, 1.0)).x, atol=1e-5)
+    moved = everything(campus, "official", (-1.0, 1.0))
+    np.testing.assert_allclose(moved.x, moved.rssi_scaling.transform(made.rssi_scaling.inverse(made.x)), atol=1e-5)
     assert (moved.rssi_scaling.lower, moved.rssi_scaling.upper) == (-1.0, 1.0)
     np.testing.assert_array_equal(moved.y, made.y)
 
@@ -364,9 +365,9 @@ def test_unified_learning_rows_are_balanced_and_keep_scan_environment_and_positi
     assert 0.3 < np.mean(np.diff(y["environment"][:, 0]) != 0) < 0.7  # shuffled together
 
 
-def test_unified_environments_need_the_same_bounds(indoor, outdoor):
+def test_unified_environments_need_the_same_bounds(indoor, city):
     with pytest.raises(ValueError, match=r"same bounds of Eq. 5. Received: \(0\.1, 0\.9\) and \(0\.0, 1\.0\)"):
-        preprocess.unify(indoor, outdoor.with_bounds(0.0, 1.0))
+        preprocess.unify(indoor, everything(city, "random", (0.0, 1.0)))
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 5))
