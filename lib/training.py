@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import random
 import shutil
 import tempfile
 import time
@@ -21,6 +23,8 @@ with quiet_import():
     from tqdm.auto import trange
     from tqdm.keras import TqdmCallback
 
+VALIDATED_AT_ONCE = 4096  # rows
+KEPT_TRAINERS = 16  # architectures; a trainer holds its network, Adam's two copies of it and the graphs
 PREDICTED_AT_ONCE = 512  # rows; of many more, what lies between the layers would not stay in the processor's caches
 
 
@@ -51,50 +55,150 @@ class Adam(keras.optimizers.Adam):
         return gradients_and_variables
 
 
-def _whole_epochs(step: Callable, rows: tuple, batch_size: int) -> Callable:
-    """`step` on batch after batch of `rows` (x, y), which stay in memory, as one TensorFlow graph.
+def _epoch(step: Callable, rows: tuple, batch_size: int) -> Callable:
+    """`step` on batch after batch of rows that stay in memory, as one TensorFlow graph.
 
     `Model.fit` sends each batch through a pipeline of its own, which costs such small networks as much as the training.
 
+    Args:
+        step: `train_step` or `test_step` of a network.
+        rows: (x, y) tensors, of which only the shape of a row counts here.
+        batch_size: rows of a batch.
+
     Returns:
-        A function of the order, (n,) row numbers.
+        A function of the order, (n,) row numbers, and the rows.
     """
     import tensorflow as tf
 
-    held = keras.tree.map_structure(tf.convert_to_tensor, rows)
+    row_specs = keras.tree.map_structure(lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), rows)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def epoch(order):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), row_specs])
+    def epoch(order, rows):
         for start in tf.range(0, tf.size(order), batch_size):
             batch = order[start : start + batch_size]
-            step(keras.tree.map_structure(partial(tf.gather, indices=batch), held))
+            step(keras.tree.map_structure(partial(tf.gather, indices=batch), rows))
 
-    return epoch.get_concrete_function()  # called like this, TensorFlow does not mind that each training has its own
+    return epoch.get_concrete_function()  # called like this, TensorFlow does not mind that each network has its own
+
+
+class _Trainer:
+    """A compiled network and the graphs of its epochs (TensorFlow only).
+
+    Tracing a graph takes as long as several epochs of a small network. So the trainer of an architecture is kept, and
+    a later training of the same architecture and settings only puts its own first weights in.
+    """
+
+    def __init__(self, network: keras.Model, compiling: dict, train: tuple, validation: tuple | None, batch_size: int):
+        self.network = network
+        _compile(network, **compiling)
+        self.epochs = {"": _epoch(network.train_step, train, batch_size)}
+        if validation is not None:
+            self.epochs["val_"] = _epoch(network.test_step, validation, VALIDATED_AT_ONCE)
+        self._fresh_optimizer = [variable.numpy() for variable in network.optimizer.variables]
+
+    def start_from(self, model: keras.Model) -> None:
+        """Take over the weights and the random state of `model`, and forget what was trained before."""
+        _copy_variables(model, self.network)
+        for variable, value in zip(self.network.optimizer.variables, self._fresh_optimizer, strict=True):
+            variable.assign(value)
+        self.network.stop_training = False
+
+    def train(
+        self, train: tuple, validation: tuple | None, epochs: int, label: str, watchers: list[keras.callbacks.Callback]
+    ) -> list[dict]:
+        """What `Model.fit` does and returns, one dict an epoch, for tensors that fit in memory."""
+        rows = np.arange(len(train[0]), dtype=np.int32)
+        history, watching = [], keras.callbacks.CallbackList(watchers, model=self.network)
+        watching.on_train_begin()
+        for epoch in trange(epochs, desc=label, leave=False):
+            shuffled = np.random.permutation(rows)  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
+            results = self._pass("", shuffled, train)
+            if validation is not None:
+                results |= self._pass("val_", np.arange(len(validation[0]), dtype=np.int32), validation)
+            history.append(results)
+            watching.on_epoch_end(epoch, results)
+            if self.network.stop_training or not np.isfinite(results["loss"]):
+                break
+        watching.on_train_end()
+        return history
+
+    def _pass(self, prefix: str, order: np.ndarray, rows: tuple) -> dict[str, float]:
+        self.network.reset_metrics()
+        self.epochs[prefix](keras.ops.convert_to_tensor(order), rows)
+        return {f"{prefix}{name}": float(value) for name, value in self.network.get_metrics_result().items()}
+
+
+_TRAINERS: dict[str, _Trainer] = {}  # by architecture and settings, the latest last
+
+
+def _copy_variables(source: keras.Model, target: keras.Model) -> None:
+    """Copy weights, statistics and the state of random layers."""
+    for giver, taker in zip(source.variables, target.variables, strict=True):
+        taker.assign(giver)
+
+
+def _without_seeds(config):
+    """A network's configuration without the seeds of its random layers: their state is copied like weights."""
+    if isinstance(config, dict):
+        return {name: _without_seeds(value) for name, value in sorted(config.items()) if name != "seed"}
+    if isinstance(config, list):
+        return [_without_seeds(value) for value in config]
+    return config
+
+
+def _copy_of(model: keras.Model) -> keras.Model:
+    """A network of the same architecture. Its first weights are drawn, but no number that later draws would get."""
+    state = random.getstate()
+    copy = model.__class__.from_config(model.get_config())
+    random.setstate(state)
+    return copy
+
+
+def _compile(
+    model: keras.Model,
+    loss,
+    learning_rate: float,
+    weight_decay: float | None,
+    steps: int | None,
+) -> None:
+    """Give a network its loss, its metrics and Adam; the rate decays to 0 over `steps`, None keeps it."""
+    rmse = [] if isinstance(loss, keras.losses.Loss) else [keras.metrics.RootMeanSquaredError(name="rmse")]
+    rate = learning_rate if steps is None else keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    model.compile(
+        optimizer=Adam(rate, weight_decay=weight_decay),
+        loss=loss,
+        metrics={"position": rmse} if isinstance(loss, dict) else rmse,
+    )
+    # Built inside the graph of an epoch, each of the optimizer's variables would take a graph of its own.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _fit_in_memory(
-    model: keras.Model, train: tuple, validation: tuple | None, epochs: int, batch_size: int, label: str, watchers: list
+    model: keras.Model,
+    compiling: dict,
+    train: tuple,
+    validation: tuple | None,
+    batch_size: int,
+    **training,
 ) -> list[dict]:
-    """What `Model.fit` does and returns, one dict an epoch, for rows that fit in memory (TensorFlow only)."""
-    rows = np.arange(len(train[0]), dtype=np.int32)
-    passes = {"": _whole_epochs(model.train_step, train, batch_size)}
+    """Train `model` by the trainer of its architecture, by a new one if there is none (TensorFlow only)."""
+    train = keras.tree.map_structure(keras.ops.convert_to_tensor, train)
     if validation is not None:
-        passes["val_"] = _whole_epochs(model.test_step, validation, 4096)
-        validation_rows = np.arange(len(validation[0]), dtype=np.int32)
-    history, watching = [], keras.callbacks.CallbackList(watchers, model=model)
-    watching.on_train_begin()
-    for epoch in trange(epochs, desc=label, leave=False):
-        results = {}
-        shuffled = np.random.permutation(rows)  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
-        for prefix, go_through in passes.items():
-            model.reset_metrics()
-            go_through(keras.ops.convert_to_tensor(validation_rows if prefix else shuffled))
-            results |= {f"{prefix}{name}": float(value) for name, value in model.get_metrics_result().items()}
-        history.append(results)
-        watching.on_epoch_end(epoch, results)
-        if model.stop_training or not np.isfinite(results["loss"]):
-            break
-    watching.on_train_end()
+        validation = keras.tree.map_structure(keras.ops.convert_to_tensor, validation)
+    if isinstance(compiling["loss"], keras.losses.Loss):  # holds numbers of this training, such as positions of places
+        return _Trainer(model, compiling, train, validation, batch_size).train(train, validation, **training)
+    shapes = [(str(tensor.dtype), list(tensor.shape[1:])) for tensor in keras.tree.flatten((train, validation or ()))]
+    about = [model.get_config(), compiling, batch_size, shapes, validation is None]
+    key = json.dumps(_without_seeds(json.loads(json.dumps(about, default=_described))))
+    trainer = _TRAINERS.pop(key, None)  # out of reach while it trains, should another thread want one like it
+    if trainer is None:
+        trainer = _Trainer(_copy_of(model), compiling, train, validation, batch_size)
+    trainer.start_from(model)
+    history = trainer.train(train, validation, **training)
+    _copy_variables(trainer.network, model)
+    _TRAINERS[key] = trainer
+    if len(_TRAINERS) > KEPT_TRAINERS:
+        _TRAINERS.pop(next(iter(_TRAINERS)), None)
     return history
 
 
@@ -136,19 +240,14 @@ def fit(
         if not value > 0:
             raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
     watchers = [] if patience is None else [keras.callbacks.EarlyStopping(patience=patience, restore_best_weights=True)]
-    rmse = [] if isinstance(loss, keras.losses.Loss) else [keras.metrics.RootMeanSquaredError(name="rmse")]
-    steps = epochs * -(-len(train[0]) // batch_size)
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps) if decay else learning_rate
-    model.compile(
-        optimizer=Adam(rate, weight_decay=weight_decay),
-        loss=loss,
-        metrics={"position": rmse} if isinstance(loss, dict) else rmse,
-    )
-    # Built inside the graph of an epoch, each of the optimizer's variables would take a graph of its own.
-    model.optimizer.build(model.trainable_variables)
+    steps = epochs * -(-len(train[0]) // batch_size) if decay else None
+    compiling = {"loss": loss, "learning_rate": learning_rate, "weight_decay": weight_decay, "steps": steps}
     if keras.backend.backend() == "tensorflow":
-        history = _fit_in_memory(model, train, validation, epochs, batch_size, label, watchers)
+        history = _fit_in_memory(
+            model, compiling, train, validation, batch_size, epochs=epochs, label=label, watchers=watchers
+        )
     else:
+        _compile(model, **compiling)
         history = model.fit(
             *train,
             validation_data=validation,
@@ -228,6 +327,7 @@ def recall(folder: Path, key: str, model: keras.Model | None = None) -> Run | No
     about = folder / "run.json"
     if not about.exists() or (kept := json.loads(about.read_text()))["key"] != key:
         return None
+    log(folder.name, kept["seconds"], "recalled")
     with np.load(folder / "predicted.npz") as file:
         predicted = {name: file[name] for name in file.files}
     if model is not None:
@@ -251,7 +351,21 @@ def keep(folder: Path, key: str, finished: Run) -> Run:
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    log(folder.name, finished.seconds, "trained")
     return finished
+
+
+def log(name: str, seconds: float, what: str) -> None:
+    """Append a training to the file that TRAINING_LOG names, by which the run of a notebook counts them.
+
+    Args:
+        name: of the training.
+        seconds: that it took, now or when it was trained.
+        what: `trained` or `recalled`.
+    """
+    if path := os.environ.get("TRAINING_LOG"):
+        with open(path, "a") as file:  # one short write, so that lines of several processes do not mix
+            file.write(f"{what},{seconds:.2f},{name}\n")
 
 
 def run(
