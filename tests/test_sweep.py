@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from distributed import Client
 
-from lib import datasets, experiments, paths, preprocess, results, sweep
+from lib import datasets, experiments, paths, preprocess, results, sweep, workers
 
 SMOKE = {"PROFILE": "smoke", "DATA": "simulated", "PYTHONPATH": str(paths.ROOT)}
 PINNED = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
@@ -64,11 +64,11 @@ def worker(nthreads=1):
     ],
 )
 def test_a_worker_that_cannot_take_part_is_refused(workspace, changes, message):
-    (workspace.models / sweep.MARK).write_text("known")
-    right = {"mark": "known", "code": sweep.CODE, "dask_worker": worker()}
-    sweep.check_worker(workspace, **right)
+    (workspace.models / workers.MARK).write_text("known")
+    right = {"mark": "known", "code": workers.CODE, "dask_worker": worker()}
+    workers.check_worker(workspace, **right)
     with pytest.raises(RuntimeError, match=f"the worker at tcp://other:1 .*{message}"):
-        sweep.check_worker(workspace, **right | changes)
+        workers.check_worker(workspace, **right | changes)
 
 
 def outputs_in(folder):
@@ -156,7 +156,7 @@ def test_a_worker_computes_with_as_many_threads_as_the_driver(client):
         return training.THREADS, [os.environ[name] for name in PINNED], first, pools
 
     ((threads, variables, first, pools),) = client.run(environment).values()
-    assert threads == sweep.THREADS
+    assert threads == workers.THREADS
     assert variables == [threads] * 3
     assert first, "tensorflow was imported before lib could set its threads"
     assert pools == {int(threads)}
@@ -164,7 +164,7 @@ def test_a_worker_computes_with_as_many_threads_as_the_driver(client):
 
 def test_local_workers_keep_the_memory_that_the_next_batch_needs(monkeypatch):
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    with sweep.local_or_given(1) as client:
+    with workers.local_or_given(1) as client:
         assert set(client.run(os.environ.get, "MALLOC_TRIM_THRESHOLD_").values()) == {None}
 
 
@@ -177,13 +177,15 @@ def test_each_gives_what_a_notebooks_function_returns_in_order(scheduler_address
         return factor * number, os.getpid()
 
     with dask.config.set({"scheduler-address": scheduler_address}):
-        found = sweep.each(times, [(3,), (1,), (2,)], workspace)
-        with pytest.raises(RuntimeError, match=r"1 cells failed, the others are kept\n-1: ValueError\('below zero'\)"):
-            sweep.each(times, [(1,), (-1,)], workspace)
+        found = workers.each(times, [(3,), (1,), (2,)], workspace)
+        message = r"1 trainings failed, the others are kept\n-1: ValueError\('below zero'\)"
+        with pytest.raises(RuntimeError, match=message):
+            workers.each(times, [(1,), (-1,)], workspace)
     assert [number for number, _ in found] == [30, 10, 20]
     assert os.getpid() not in {process for _, process in found}
 
 
+@pytest.mark.slow
 def test_a_killed_worker_loses_nothing(client, fresh, how, undisturbed):
     (victim,) = client.run(os.getpid).values()
 
@@ -207,6 +209,7 @@ def command(*, place, arguments, **variables):
     return {"args": started, "env": environment, "cwd": paths.ROOT, "text": True}
 
 
+@pytest.mark.slow
 def test_a_killed_driver_loses_nothing_and_is_continued(scheduler_address, fresh, undisturbed):
     """The first driver has workers of its own, which die with it; the second takes the cluster's."""
     arguments = ["--protocols", "pooled", "--shares", "0.2", "--workers", "1"]

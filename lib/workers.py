@@ -1,0 +1,182 @@
+"""Trainings handed to workers: processes of this machine, one for each core, or those of a Dask cluster.
+
+Run as a command, it starts the workers of this machine once for all that another command starts.
+"""
+
+import argparse
+import gc
+import hashlib
+import importlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import dask
+from dask.system import CPU_COUNT
+from distributed import Client, Worker, as_completed, get_worker
+from tqdm import tqdm
+
+from lib import THREADS, paths
+from lib.paths import Workspace
+
+MARK = ".sweep"  # a file by which a worker knows the driver's folder
+QUIET = {"TQDM_DISABLE": "1", "DASK_LOGGING__DISTRIBUTED": "error"}  # workers show no bars of single trainings
+_FILES = sorted(Path(__file__).parent.glob("*.py"))
+CODE = hashlib.sha256(THREADS.encode() + b"".join(path.read_bytes() for path in _FILES)).hexdigest()  # as imported
+
+
+def check_worker(workspace: Workspace, mark: str, code: str, dask_worker: Worker | None = None) -> None:
+    """Raise RuntimeError on a worker that would give other results than the driver, or leave them elsewhere."""
+    worker = dask_worker or get_worker()
+    found = workspace.models / MARK
+    where = f"the worker at {worker.address}"
+    if not found.exists() or found.read_text() != mark:
+        raise RuntimeError(f"{where} does not see the driver's {workspace.models}: both must share it under this path")
+    if code != CODE:
+        raise RuntimeError(f"{where} has imported another version of lib/, or has other FINGERPRINT_THREADS")
+    if worker.state.nthreads != 1:
+        raise RuntimeError(f"{where} must have one thread (--nthreads 1). Received: {worker.state.nthreads}")
+
+
+def on_worker(check: dict, log: str | None, after: object, function: Callable, *arguments):
+    """`function(*arguments)`, where it may be trusted. Dask waits with it for what is `after`, of which it is free.
+
+    Args:
+        check: arguments of `check_worker`.
+        log: the driver's TRAINING_LOG, see `training.log`.
+        after: the result of an earlier task, or None.
+        function, arguments: what to do.
+    """
+    check_worker(**check)
+    if log is not None:
+        os.environ["TRAINING_LOG"] = log
+    # TensorFlow gives back little of what a training took: a worker that Dask paused for its memory would stay paused.
+    # Now its nanny ends it when it comes to its limit, and starts it again.
+    memory = get_worker().memory_manager
+    memory.memory_spill_fraction = memory.memory_pause_fraction = False
+    result = function(*arguments)
+    gc.collect()  # networks lie in cycles, which Python by itself would leave in memory for many trainings more
+    return result
+
+
+def address() -> str | None:
+    """Of the cluster that DASK_SCHEDULER_ADDRESS names, if it does."""
+    return dask.config.get("scheduler-address", None)
+
+
+def local_or_given(workers: int | None = None) -> Client:
+    """A client of the cluster at DASK_SCHEDULER_ADDRESS, or else of processes of this machine, one for each core."""
+    dask.config.set({"distributed.scheduler.allowed-failures": 10})  # ends of a worker that one task may see
+    # Dask has its workers give freed memory back at once. Each batch would ask for it anew, which takes a third of a
+    # training's time.
+    dask.config.set({"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None})
+    if address():
+        return Client()
+    workers = workers or max(1, CPU_COUNT // int(THREADS))
+    return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None, env=QUIET)
+
+
+def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -> tuple[dict, dict]:
+    """Have workers do tasks, with a bar.
+
+    Args:
+        tasks: by name, and in the order in which to begin them: a function, its arguments, and the name of an earlier
+            task to wait for, or None.
+        workspace: where they find and leave what they need.
+        client: of the workers.
+
+    Returns:
+        By name what the functions returned, and what those raised that failed.
+
+    Raises:
+        ImportError: if the scheduler does not find this module.
+        RuntimeError: if workers at hand cannot take part. On one that comes later, tasks fail.
+    """
+    mark = workspace.models / MARK
+    if not mark.exists():
+        with paths.replacing(mark) as temporary:
+            temporary.write_text(uuid.uuid4().hex)
+    check = {"workspace": workspace, "mark": mark.read_text(), "code": CODE}
+    client.run_on_scheduler(address)  # anything of lib: without it, no task gets to a worker
+    refused = filter(None, client.run(check_worker, **check, on_error="return").values())
+    if reasons := "\n".join(map(str, refused)):
+        raise RuntimeError(reasons)
+    log = os.environ.get("TRAINING_LOG")
+    this_time = uuid.uuid4().hex
+    futures, results, failed = {}, {}, {}
+    for place, (name, (function, arguments, after)) in enumerate(tasks.items()):
+        key = f"{name}-{this_time}"
+        futures[name] = client.submit(
+            on_worker, check, log, futures.get(after), function, *arguments, key=key, priority=-place
+        )
+    names = {future.key: name for name, future in futures.items()}
+    with tqdm(as_completed(futures.values()), desc="trainings", total=len(futures)) as finished:
+        for future in finished:
+            name = names[future.key]
+            finished.set_postfix_str(name)
+            if future.status == "finished":
+                results[name] = future.result()
+                future.release()  # or Dask would make it again if its worker ended
+            else:
+                failed[name] = future.exception()
+                finished.write(f"{name}: {failed[name]!r}", file=sys.stderr)
+    return results, failed
+
+
+def each(function: Callable, arguments: Sequence[tuple], workspace: Workspace) -> list:
+    """`function(*a)` for each `a` of the arguments, for notebooks that train what no cell of `experiments` describes.
+
+    It goes to the workers with all that it names, so what is large it had better read there.
+
+    Raises:
+        RuntimeError: if one failed; what others wrote is kept.
+    """
+    names = ["-".join(map(str, some)) for some in arguments]
+    tasks = {name: (function, some, None) for name, some in zip(names, arguments, strict=True)}
+    with local_or_given() as client:
+        results, failed = hand_out(tasks, workspace, client)
+    refuse(failed)
+    return [results[name] for name in names]
+
+
+def refuse(failed: Mapping[str, BaseException]) -> None:
+    """Raise RuntimeError if anything failed."""
+    if failed:
+        reasons = "\n".join(f"{name}: {reason!r}" for name, reason in failed.items())
+        raise RuntimeError(f"{len(failed)} trainings failed, the others are kept\n{reasons}")
+
+
+def main() -> None:
+    """The command line: one pool of workers for a command and all that it starts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log", type=Path, default=os.devnull, help="a file for what the workers write to stderr")
+    parser.add_argument("command", help="what to run, for instance make; its exit status is passed on")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
+    given = parser.parse_args()
+    command = [given.command, *given.arguments]
+    if address():
+        sys.exit(subprocess.call(command))
+    environment = dict(os.environ)
+    os.environ.update(QUIET)  # a worker imports this module, and with it tqdm, before Dask sets its environment
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # a worker that is slow to end is no news
+    screen = os.dup(2)
+    Path(given.log).parent.mkdir(parents=True, exist_ok=True)
+    with open(given.log, "w") as log:
+        os.dup2(log.fileno(), 2)
+    with local_or_given() as client:
+        environment["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
+        with subprocess.Popen(command, env=environment, stderr=screen) as process:
+            # An interrupt from the keyboard reaches the command by itself.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+            status = process.wait()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    importlib.import_module("lib.workers").main()  # by a name under which the workers find it, too
