@@ -2,9 +2,9 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 SHELL := /bin/bash
-# Notebooks 02 to 07 train on all cores, one thread each; of the others two run at a time.
+# Notebooks share one pool of workers, one for each core; they themselves mostly wait for it.
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += --jobs=2
+MAKEFLAGS += --jobs=4
 endif
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -25,39 +25,46 @@ PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && ec
 # === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
 library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
 EXPLORE := $(call library,splits preprocess metrics results plots)
-SEARCH := $(call library,splits preprocess models training metrics results)
+SEARCH := $(call library,splits preprocess models training metrics results workers)
 SEARCH_COMPARATORS := $(call library,splits preprocess places models training unified metrics results baselines \
 	baseline_networks experiments)
 CELLS := $(call library,splits preprocess places models training unified metrics results plots baselines \
-	baseline_networks experiments sweep)
+	baseline_networks experiments workers sweep)
+UMLP := $(filter-out lib/sweep.py,$(CELLS))
 BUILD := $(CELLS) lib/error_plots.py
 USE := $(call library,splits preprocess places models training unified metrics results plots error_plots scans conformal \
-	localizer)
+	localizer workers)
 STRESS := $(SEARCH_COMPARATORS) $(addprefix lib/,plots.py error_plots.py scans.py conformal.py localizer.py stress.py)
-ADD := $(call library,splits preprocess places models training unified metrics results)
+ADD := $(call library,splits preprocess places models training unified metrics results workers)
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified \
 	08_use_localizer 09_stress_localizer 10_add_environments))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
-.PHONY: help setup data all benchmark smoke search sweep bench test lab lock tidy clean FORCE
-.PRECIOUS: README.md
+.PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock tidy clean FORCE
 
 help: ## Show this list
 	@echo "Usage: make TARGET [PROFILE=full|benchmark|smoke] [DATA=auto|real|simulated]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV) ## Create .venv from requirements.lock
 
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-all: $(NOTEBOOKS) ## Run notebooks 01 to 10: every figure, table and result, three seeds
-benchmark: ## The same with five seeds, as committed
-	$(MAKE) all PROFILE=benchmark
-smoke: ## The same with small parameters, into outputs/smoke, a few minutes
-	$(MAKE) all PROFILE=smoke
+# A second make inherits what was said on the command line. It is started like any command: a recursion that make knows
+# of would start the workers for `make -n`, too.
+AGAIN = MAKEFLAGS= MAKELEVEL=0 $(BIN)/python -m lib.workers --log $(BUILT)/workers.log $(MAKE) --no-print-directory $(MAKEOVERRIDES)
+all: $(VENV) ## Run notebooks 01 to 10, three seeds: every figure, table and result, into outputs/full
+	@$(AGAIN) notebooks
+	@$(BIN)/python -m lib.reproduction $(BUILT) --started $(shell date +%s)
+	$(SHOW)
+notebooks: $(NOTEBOOKS)
+benchmark: ## The same with five seeds and all shares, steps and controls: the results that are committed
+	@$(MAKE) --no-print-directory all PROFILE=benchmark
+smoke: ## The same with small parameters, into outputs/smoke, in minutes
+	@$(MAKE) --no-print-directory all PROFILE=smoke
 
 search: $(BUILT)/00_search_configuration.ipynb $(BUILT)/00_search_comparators.ipynb ## Repeat the choices on validation rows, half an hour
 
@@ -72,8 +79,11 @@ sweep: $(BUILT)/02_preprocess.ipynb ## Train every model on shares of the rows, 
 	$(PYTHON_ON_DATA) -m lib.sweep $(SWEEP)
 	$(SHOW)
 
-test: $(VENV) ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV) ## Run the tests, in minutes
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
+
+test-all: $(VENV) ## Run these and the slow ones: whole runs, killed clusters, notebooks on measured data
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab, notebook 02 before the later ones
 	PROFILE=lab $(BIN)/jupyter lab --notebook-dir=.
@@ -89,7 +99,8 @@ tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
 	$(BIN)/ruff check --fix .
 
 clean: ## Delete all that can be made again but the committed results and .venv
-	rm -rf outputs/notebooks outputs/models outputs/smoke outputs/simulated outputs/lab outputs/results/errors data/processed
+	rm -rf outputs/notebooks outputs/models outputs/full outputs/benchmark outputs/smoke outputs/lab
+	rm -rf outputs/results/errors data/processed
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 $(VENV): requirements.lock
@@ -114,31 +125,23 @@ $(BUILT)/sources.json: $(VENV) $(call library,) $(if $(ARRIVED),FORCE)
 FORCE:
 
 $(BUILT)/%.ipynb: notebooks/%.ipynb
-	$(PYTHON_ON_DATA) notebooks/run.py $< $@
+	@$(PYTHON_ON_DATA) notebooks/run.py $< $@
 
 $(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
 $(BUILT)/00_search_comparators.ipynb: $(FIRST) $(SEARCH_COMPARATORS)
 $(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)
-# These take all cores for themselves, one after the other.
-$(BUILT)/02_preprocess.ipynb: $(FIRST) $(CELLS)
+$(BUILT)/02_preprocess.ipynb: $(FIRST) $(EXPLORE)
 $(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS)
-$(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS) | $(BUILT)/03_transfer_learning.ipynb
-$(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(BUILT)/04_umlp.ipynb $(CELLS)
-$(BUILT)/07_build_unified.ipynb: $(BUILT)/02_preprocess.ipynb $(BUILD) | $(BUILT)/06_explain_transfer.ipynb
-$(BUILT)/05_benchmark.ipynb: $(BUILT)/01_explore_rssi.ipynb $(BUILT)/06_explain_transfer.ipynb \
-	$(BUILT)/07_build_unified.ipynb $(CELLS)
-# Each of these takes one core.
-$(BUILT)/08_use_localizer.ipynb: $(FIRST) $(USE) | $(BUILT)/05_benchmark.ipynb
+$(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(UMLP)
+$(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(CELLS)
+$(BUILT)/07_build_unified.ipynb: $(BUILT)/02_preprocess.ipynb $(BUILD)
+$(BUILT)/05_benchmark.ipynb: $(addprefix $(BUILT)/,01_explore_rssi.ipynb 04_umlp.ipynb 06_explain_transfer.ipynb \
+	07_build_unified.ipynb) $(CELLS)
+$(BUILT)/08_use_localizer.ipynb: $(FIRST) $(USE)
 $(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb $(STRESS)
-$(BUILT)/10_add_environments.ipynb: $(FIRST) $(ADD) | $(BUILT)/05_benchmark.ipynb
+$(BUILT)/10_add_environments.ipynb: $(FIRST) $(ADD)
 
-# The README shows the tables of a full run on measured data.
-ifneq ($(filter full benchmark,$(PROFILE)),)
-ifndef FINGERPRINT_OUTPUTS
-all: README.md
+# The README shows the tables of the committed run.
+ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS),benchmark)
 SHOW := $(BIN)/python -m lib.results README.md
-README.md: $(NOTEBOOKS) lib/results.py
-	$(SHOW)
-	@touch $@
-endif
 endif

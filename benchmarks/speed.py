@@ -375,25 +375,6 @@ def prediction(task: dict, shape: tuple[int, int], threads: int, turns: int) -> 
     return rows
 
 
-# === Notebooks ===
-
-
-def notebooks(profile: str) -> list[dict]:
-    """Rows of how long each notebook ran when `make all` was last run."""
-    folder = Path(os.environ.get("FINGERPRINT_OUTPUTS", paths.ROOT / "outputs")) / "notebooks"
-    found = sorted(folder.glob(f"{profile}-*/[0-9][0-9]_*.ipynb"), key=lambda path: path.stat().st_mtime)
-    latest = {path.stem: path for path in found if "." not in path.stem}  # a failed one has a dot
-    rows = []
-    for name in sorted(latest):
-        seconds = json.loads(latest[name].read_text())["metadata"]["papermill"]["duration"]
-        about = {"what": f"notebook_{name}", "implementation": "ours, 1 thread", "backend": "tensorflow"}
-        rows.append(dict.fromkeys(COLUMNS) | about | {"seconds": seconds})
-        print(f"  notebook_{name}: {seconds:.1f} s")
-    if not rows:
-        print(f"  no executed notebooks in {folder}: run make all for their times")
-    return rows
-
-
 # === Results ===
 
 
@@ -475,8 +456,8 @@ def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
             "peak MB": _text(both["peak_mb"], ",.0f"),
         }
     )
-    steps = _named(table, "((?:load|preprocess|notebook)_.*)")
-    pipeline = pd.DataFrame(
+    steps = _named(table, "((?:load|preprocess)_.*)")
+    loading = pd.DataFrame(
         {
             "step": steps["name"],
             "implementation": steps["implementation"],
@@ -485,7 +466,7 @@ def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
             "peak MB": _text(steps["peak_mb"], ",.0f"),
         }
     )
-    return {"speed": training, "speed_prediction": prediction, "speed_pipeline": pipeline}
+    return {"speed": training, "speed_prediction": prediction, "speed_loading": loading}
 
 
 def figure_of(table: pd.DataFrame) -> Figure:
@@ -533,8 +514,8 @@ def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turn
         f"{os.cpu_count()} cores. {packages()}.",
         "speed_prediction": "From dBm to metres, UJIIndoorLoc, official split; kNN with k = 7. scikit-learn's "
         "Bray–Curtis has one thread.",
-        "speed_pipeline": "From the publisher's files to what a network sees, and each notebook as `make all` last ran "
-        "it on this machine. A generated file has the publisher's size and format.",
+        "speed_loading": "From the publisher's files to what a network sees. A generated file has the publisher's size "
+        "and format.",
     }
     for name, part in shown(table).items():
         results.write_table(part, workspace.tables, name, notes[name], simulated)
@@ -579,8 +560,6 @@ def main() -> None:
             tried += training(task, 1, turns, epochs, ceiling, VARIANTS)
         if "load" in parts:
             rows += loading(settings, turns, scratch)
-    if everything:
-        rows += notebooks(profile)
     table = with_ratio(rows)
     print(pd.concat([table, with_ratio(tried)]).to_string(index=False))
     if tried:

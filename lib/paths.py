@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "data" / "raw"
-FULL = ("full", "benchmark")  # the profiles that write to `outputs/` itself
+COMMITTED = "benchmark"  # the profile whose results, on measured data, are the committed ones
 DATA_MODES = ("auto", "real", "simulated")
 
 
@@ -63,7 +63,7 @@ class Workspace:
 
 
 def workspace(simulated: bool) -> Workspace:
-    """The folders of this run. Only a full run on measured data, of few seeds or many, gets `outputs/` itself."""
+    """The folders of this run. Only `make benchmark` on measured data gets `outputs/` itself, which is committed."""
     profile = os.environ.get("PROFILE", "lab")
     kind = ["simulated"] if simulated else []
     if "FINGERPRINT_OUTPUTS" in os.environ:
@@ -72,7 +72,8 @@ def workspace(simulated: bool) -> Workspace:
     else:
         outputs, processed = ROOT / "outputs", ROOT / "data" / "processed"
     return Workspace(
-        outputs.joinpath(*([] if profile in FULL else [profile]), *kind), processed.joinpath(profile, *kind)
+        outputs.joinpath(*([] if profile == COMMITTED and not simulated else [profile]), *kind),
+        processed.joinpath(profile, *kind),
     )
 
 

@@ -1,14 +1,20 @@
 """Run one notebook with the parameters of the profile that `PROFILE` names (default: full).
 
 The target appears only when every cell ran. A notebook that fails is kept beside it as `*.failed.ipynb`, with its
-traceback. A parameter in profiles.yaml that the notebook does not have is an error.
+traceback. Beside the target, `*.json` says how long it took and how many trainings it did or recalled, and `*.log` has
+what the libraries wrote to stderr. A parameter in profiles.yaml that the notebook does not have is an error.
 """
 
 import argparse
+import contextlib
+import json
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import papermill
 import yaml
@@ -32,40 +38,83 @@ def parameters(notebook: Path, profile: str) -> dict:
     return values
 
 
-def run(notebook: Path, target: Path, profile: str) -> None:
-    """Execute `notebook` and put the result at `target`.
+@contextlib.contextmanager
+def stderr_in(log: Path) -> Iterator[TextIO]:
+    """Send to `log` what this process and the kernel write to stderr, and give the screen that it took the place of."""
+    sys.stderr.flush()
+    screen = os.fdopen(os.dup(2), "w")
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield screen
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen.fileno(), 2)
+        screen.close()
+
+
+def trainings(log: Path) -> dict[str, int]:
+    """How many trainings a notebook did, and how many others it recalled, by the lines of `lib.training.log`."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    named = [line.split(",", 2) for line in lines]
+    trained = [name for what, _, name in named if what == "trained"]
+    recalled = {name for what, _, name in named if what == "recalled"}
+    return {"trained": len(trained), "recalled": len(recalled.difference(trained))}
+
+
+def run(notebook: Path, target: Path, profile: str) -> dict:
+    """Execute `notebook`, put the result at `target` and its record beside it.
+
+    Returns:
+        The record: `notebook`, `started` (seconds since 1970), `seconds`, `trained` and `recalled`.
 
     Raises:
         PapermillExecutionError: if a cell fails; the notebook is then kept as `*.failed.ipynb`.
     """
-    os.environ["PROFILE"] = profile  # the notebook's workspace depends on it
+    values = parameters(notebook, profile)
     target.parent.mkdir(parents=True, exist_ok=True)
     failed, running = target.with_suffix(".failed.ipynb"), target.with_suffix(".running.ipynb")
-    failed.unlink(missing_ok=True)
+    log = target.with_suffix(".trainings.csv").absolute()
+    for old in (failed, log):
+        old.unlink(missing_ok=True)
+    os.environ["PROFILE"] = profile  # the notebook's workspace depends on it
+    os.environ["TRAINING_LOG"] = str(log)
+    started = time.time()
     try:
-        papermill.execute_notebook(
-            notebook,
-            running,
-            parameters(notebook, profile),
-            kernel_name="python3",
-            cwd=HERE.parent,
-            progress_bar={"desc": notebook.stem, "mininterval": 1.0},
-        )
+        with stderr_in(target.with_suffix(".log")) as screen:
+            shown = {"file": screen, "disable": not screen.isatty(), "leave": False, "mininterval": 1.0}
+            papermill.execute_notebook(
+                notebook,
+                running,
+                values,
+                kernel_name="python3",
+                cwd=HERE.parent,
+                progress_bar={"desc": notebook.stem, **shown},
+            )
     except BaseException:
         if running.exists():
             running.replace(failed)
             print(f"{notebook.name} failed; see {failed}", file=sys.stderr)
         raise
+    record = {"notebook": notebook.stem, "started": started, "seconds": time.time() - started, **trainings(log)}
+    target.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
     running.replace(target)
+    return record
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebook", type=Path, help="the notebook to run")
     parser.add_argument("target", type=Path, help="where the executed notebook goes")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that the notebook is kept
     try:
-        run(arguments.notebook, arguments.target, os.environ.get("PROFILE", "full"))
+        record = run(arguments.notebook, arguments.target, os.environ.get("PROFILE", "full"))
     except (papermill.PapermillExecutionError, ValueError) as problem:
         sys.exit(str(problem))
+    print("{notebook}: {seconds:.0f} s, {trained} trainings done, {recalled} recalled".format(**record), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,9 @@
 """Fixtures that several test files share: small simulated sets, the measured ones where they are at hand, folders."""
 
 import dataclasses
-import os
 import shutil
 import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import hypothesis
 import pytest
@@ -150,31 +147,3 @@ def checkout(tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(paths.ROOT / name, folder / name)
     return folder
-
-
-@pytest.fixture(scope="session")
-def make(checkout):
-    """Runs make in the copy, in this environment, on the simulator with smoke parameters, writing to `outputs`."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-
-    def run(*arguments, outputs):
-        chosen = {"PROFILE": "smoke", "DATA": "simulated", "FINGERPRINT_OUTPUTS": str(outputs)}
-        return subprocess.run(
-            ["make", "VENV=", f"BIN={Path(sys.executable).parent}", *arguments],
-            cwd=checkout,
-            env=inherited | chosen,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def made(make, tmp_path_factory):
-    """The outputs of a whole `make all`."""
-    outputs = tmp_path_factory.mktemp("made")
-    finished = make("all", outputs=outputs)
-    assert finished.returncode == 0, finished.stderr[-8000:]
-    return outputs

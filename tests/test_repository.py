@@ -1,173 +1,20 @@
-"""Makefile, environment files, README and committed outputs do what they say."""
+"""Environment files, README and committed outputs do what they say."""
 
 import ast
 import json
-import os
 import re
 import shlex
-import shutil
-import signal
 import subprocess
 import sys
-import time
 import tomllib
-from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
 
 from benchmarks import speed
 from lib import __main__ as command
 from lib import experiments, models, results
 from lib.paths import ROOT
-
-BUILT = "notebooks/smoke-simulated"
-
-
-def notebooks_in(output: str) -> list[str]:
-    """Numbers of the notebooks that a `make -n` would run."""
-    return re.findall(r"run\.py notebooks/(\d\d)_", output)
-
-
-# === Makefile ===
-
-
-def test_help_is_the_default_and_names_every_target(make, tmp_path):
-    printed = make(outputs=tmp_path).stdout
-    targets = (
-        "help",
-        "setup",
-        "data",
-        "all",
-        "benchmark",
-        "smoke",
-        "search",
-        "sweep",
-        "bench",
-        "test",
-        "lab",
-        "lock",
-        "clean",
-    )
-    for target in targets:
-        assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
-
-
-def test_make_all_runs_every_notebook_once(make, made):
-    assert sorted(path.stem[:2] for path in (made / BUILT).glob("*.ipynb")) == [
-        "01",
-        "02",
-        "03",
-        "04",
-        "05",
-        "06",
-        "07",
-        "08",
-        "09",
-        "10",
-    ]
-    again = make("all", outputs=made)
-    assert again.returncode == 0
-    assert "Nothing to be done" in again.stdout
-
-
-def test_make_sweep_takes_the_runs_with_all_rows_from_the_notebooks(make, made, tmp_path):
-    outputs = tmp_path / "outputs"
-    shutil.copytree(made, outputs)
-    runs = {path: path.stat().st_mtime_ns for path in outputs.rglob("models/*/run.json")}
-    swept = make("sweep", "SWEEP=--shares 1 --workers 1", outputs=outputs)
-    assert swept.returncode == 0, swept.stderr
-    assert {path: path.stat().st_mtime_ns for path in outputs.rglob("models/*/run.json")} == runs, "trained again"
-    (written,) = outputs.rglob("results/sweep.csv")
-    assert len(results.read(written)) == 4 + 4 + 2 * 2
-    assert swept.stdout.count("run.py") == 0
-
-
-@pytest.mark.parametrize(
-    ("touched", "rerun"),
-    [
-        ("lib/baselines.py", ["02", "03", "04", "05", "06", "07", "09"]),
-        ("lib/models.py", ["02", "03", "04", "05", "06", "07", "08", "09", "10"]),
-        ("lib/plots.py", ["01", "02", "03", "04", "05", "06", "07", "08", "09"]),
-        ("notebooks/01_explore_rssi.ipynb", ["01", "05"]),
-        ("notebooks/04_umlp.ipynb", ["04", "05", "06", "09"]),
-    ],
-)
-def test_a_touched_file_reruns_what_depends_on_it(make, made, touched, rerun):
-    would = make("-n", "-W", touched, "all", outputs=made)
-    assert sorted(notebooks_in(would.stdout)) == rerun
-
-
-def test_a_failed_notebook_is_kept_with_its_traceback_and_no_target(make, checkout, tmp_path):
-    notebook = checkout / "notebooks" / "01_explore_rssi.ipynb"
-    target, whole = tmp_path / BUILT / notebook.name, notebook.read_text()
-    try:
-        notebook.write_text(whole.replace("datasets.load(", "datasets.lode("))
-        finished = make(str(target), outputs=tmp_path)
-    finally:
-        notebook.write_text(whole)
-    assert finished.returncode != 0
-    assert not target.exists()
-    assert "AttributeError" in target.with_suffix(".failed.ipynb").read_text()
-    assert "01_explore_rssi.ipynb failed; see" in finished.stderr
-
-
-def test_a_killed_run_leaves_no_target(checkout, tmp_path):
-    target = tmp_path / "01_explore_rssi.ipynb"
-    chosen = {
-        "PROFILE": "smoke",
-        "DATA": "simulated",
-        "FINGERPRINT_OUTPUTS": str(tmp_path),
-        "PYTHONPATH": str(checkout),
-    }
-    command = [sys.executable, "notebooks/run.py", "notebooks/01_explore_rssi.ipynb", str(target)]
-    with subprocess.Popen(command, cwd=checkout, env=os.environ | chosen, start_new_session=True) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.rglob("fig2a*.png")) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)
-    assert list(tmp_path.rglob("fig2a*.png")), "the run was killed before it did anything"
-    assert not target.exists()
-
-
-def imported(module: str, seen: set[str]) -> set[str]:
-    """Modules of lib/ that one of them imports, directly or not, itself included."""
-    if module not in seen:
-        seen.add(module)
-        for name in imports_of((ROOT / "lib" / f"{module}.py").read_text()):
-            imported(name, seen)
-    return seen
-
-
-def imports_of(source: str) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == "lib":
-            found |= {alias.name for alias in node.names if (ROOT / "lib" / f"{alias.name}.py").exists()}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
-            found.add(node.module.removeprefix("lib."))
-    return found
-
-
-@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_makefile_names_what_a_notebook_imports(make, tmp_path, notebook):
-    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
-    needed = set().union(*(imported(name, set()) for cell in cells for name in imports_of("".join(cell["source"]))))
-    database = make("-pn", "help", outputs=tmp_path).stdout
-    (line,) = re.findall(rf"^\S*/{notebook.stem}\.ipynb: (.*)$", database, flags=re.MULTILINE)
-    assert needed | {"__init__"} == {Path(path).stem for path in line.split() if path.startswith("lib/")}
-
-
-def test_library_imports_go_one_way():
-    order = ["paths", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "places"]
-    order += ["training", "unified", "metrics", "results", "plots", "error_plots", "baselines", "baseline_networks"]
-    order += ["experiments", "sweep", "scans", "conformal", "localizer"]
-    order += ["stress", "export", "__main__"]
-    assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
-    for position, module in enumerate(order):
-        assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module
-
 
 # === Environments ===
 

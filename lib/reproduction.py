@@ -1,0 +1,237 @@
+"""What a run of all notebooks took, on which machine, and whether its results agree with the committed ones.
+
+Run as a command at the end of `make all`. It prints a summary, writes `results/provenance.json` and
+`tables/speed_pipeline`, and, for a run on measured data that is not itself the committed one, `reproduction.md`.
+"""
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from dask.system import CPU_COUNT
+from scipy import stats
+
+from lib import THREADS, paths, results
+from lib.paths import Workspace, replacing
+
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")  # that decide how fast a training is, and how it rounds
+VERSIONS = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "lightgbm")
+CONFIDENCE = 0.95
+
+
+# === What a run took ===
+
+
+def records(built: Path) -> list[dict]:
+    """What `notebooks/run.py` left of each notebook that ran to its end, in their order."""
+    found = [json.loads(path.read_text()) for path in sorted(built.glob("[0-9][0-9]_*.json"))]
+    return [record for record in found if (built / f"{record['notebook']}.ipynb").exists()]
+
+
+def pipeline_table(notebooks: Sequence[dict]) -> pd.DataFrame:
+    """The records for reading, one row a notebook and one for their sum, all text."""
+    table = pd.DataFrame(notebooks)[["notebook", "seconds", "trained", "recalled"]]
+    sums = table.drop(columns="notebook").sum(min_count=1)
+    table.loc[len(table)] = ["all", *sums]
+    counts = table[["trained", "recalled"]].astype("Int64").astype(object).fillna("")
+    return pd.DataFrame(
+        {
+            "notebook": table["notebook"],
+            "seconds": table["seconds"].map("{:.0f}".format),
+            "trainings done": counts["trained"].astype(str),
+            "trainings recalled": counts["recalled"].astype(str),
+        }
+    )
+
+
+def machine() -> dict:
+    """Processor, cores and instruction sets of this machine, as far as the system tells."""
+    processor, flags = platform.processor() or platform.machine(), ""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
+        known = {name.strip(): value.strip() for name, _, value in lines}
+        processor, flags = known.get("model name", processor), known.get("flags", "")
+    return {
+        "processor": processor,
+        "cores": CPU_COUNT,
+        "instructions": [name for name in INSTRUCTIONS if name in flags.split()],
+        "system": platform.platform(terse=True),
+    }
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with `-dirty` where anything but results differs from it; None outside of git."""
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--", ".", ":!outputs", ":!README.md"])
+    try:
+        head, changed = (
+            subprocess.run(["git", *command], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+            for command in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.strip()[:12] + ("-dirty" if changed else "")
+
+
+def machine_name(about: dict) -> str:
+    """The machine of a run in a few words, from its provenance."""
+    instructions = ", ".join(about["machine"]["instructions"])
+    return f"{about['machine']['processor']}, {about['machine']['cores']} cores, {instructions or 'no AVX2'}"
+
+
+def pipeline_note(about: dict) -> str:
+    """One sentence on how long a run took, from its provenance."""
+    return (
+        f"All notebooks took {about['seconds'] / 60:.1f} minutes, several at a time: profile {about['profile']}, "
+        f"commit {about['commit']}, {machine_name(about)}."
+    )
+
+
+def provenance(notebooks: Sequence[dict], profile: str, seconds: float) -> dict:
+    """What made the results of a run: commit, machine, versions, date, and how long it took.
+
+    Args:
+        notebooks: see `records`.
+        profile: its parameters.
+        seconds: wall time of the whole run.
+    """
+    kept = ("notebook", "seconds", "trained", "recalled")
+    return {
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "profile": profile,
+        "seconds": seconds,
+        "machine": machine(),
+        "threads": int(THREADS),
+        "versions": {"python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in VERSIONS},
+        "notebooks": [{name: record[name] for name in kept} for record in notebooks],
+    }
+
+
+# === Whether it agrees ===
+
+
+def compared(committed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
+    """The mean error of each model under each protocol, as committed and in this run, and whether they agree.
+
+    What has no seed must agree to the printed digits. Of the rest, the difference must lie within the 95 % prediction
+    interval for the mean of as many new seeds as this run has: t · s · √(1/n + 1/m), with s and n the committed
+    standard deviation and seeds, and m the seeds of this run. One in twenty lies outside by chance.
+
+    Args:
+        committed, ours: tidy results of the benchmark.
+
+    Returns:
+        Columns `protocol, model, committed, this run, seeds, standard errors, agrees`, one row for what both have. The
+        fourth and fifth are texts in metres; `standard errors` is NaN where nothing is random.
+    """
+    keys = ["environment", "release", "protocol", "model"]
+    rows = []
+    for key, expected in committed.groupby(keys, sort=False):
+        found = ours[(ours[keys] == pd.Series(key, keys)).all(axis=1)]
+        if found.empty:
+            continue
+        before, now = expected["mean_m"], found["mean_m"]
+        difference = now.mean() - before.mean()
+        if expected["seed"].isna().all():
+            errors, agrees = np.nan, f"{before.mean():.2f}" == f"{now.mean():.2f}"
+        else:
+            errors = difference / (before.std() * np.sqrt(1 / len(before) + 1 / len(now)))
+            agrees = abs(errors) <= stats.t.ppf((1 + CONFIDENCE) / 2, len(before) - 1)
+        texts = results.with_interval(before), results.with_interval(now)
+        rows.append((key[2], key[3], *texts, max(1, found["seed"].nunique()), errors, agrees))
+    columns = ["protocol", "model", "committed (m)", "this run (m)", "seeds here", "standard errors", "agrees"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def report(table: pd.DataFrame, about: dict) -> str:
+    """A comparison as Markdown.
+
+    Args:
+        table: see `compared`.
+        about: the provenance of the committed results.
+    """
+    if table.empty:
+        return "Nothing to compare: the committed results are of another release of the data than this run's.\n"
+    agree, largest = int(table["agrees"].sum()), table["standard errors"].abs().max()
+    shown = table.astype(object)
+    shown["standard errors"] = table["standard errors"].map("{:+.1f}".format, na_action="ignore").fillna("")
+    shown["agrees"] = np.where(table["agrees"], "yes", "NO")
+    return (
+        "# Does this run reproduce the committed results?\n\n"
+        f"{agree} of {len(table)} mean errors on test rows agree with those of commit {about['commit']} "
+        f"({machine_name(about)}). The largest difference is {largest:.1f} standard errors.\n\n"
+        f"{shown.astype(str).to_markdown(index=False, disable_numparse=True)}\n\n"
+        "Mean distance error in metres (UJIIndoorLoc: Web Mercator), ± 95 % CI where there are several seeds. What is "
+        "not random agrees if it is the same to the printed digits; the rest if the difference lies within the 95 % "
+        "prediction interval of the committed seeds, outside of which one in twenty lies by chance.\n"
+    )
+
+
+# === Command line ===
+
+
+def finish(built: Path, workspace: Workspace, profile: str, simulated: bool, started: float | None) -> None:
+    """Print the summary of a run and write what is to be kept of it.
+
+    Args:
+        built: the folder of the executed notebooks.
+        workspace: where they wrote.
+        profile: their parameters.
+        simulated: whether they ran on simulated data.
+        started: when the run began, in seconds since 1970; None if it is not known.
+    """
+    notebooks = records(built)
+    table = pipeline_table(notebooks)
+    print(f"\n{table.to_string(index=False)}")
+    # Notebooks that an earlier run made have the times of that run: such a run is no measurement.
+    if started is not None and all(record["started"] >= started for record in notebooks):
+        about = provenance(notebooks, profile, time.time() - started)
+        with replacing(workspace.results / "provenance.json") as temporary:
+            temporary.write_text(json.dumps(about, indent=2) + "\n")
+        results.write_table(table, workspace.tables, "speed_pipeline", pipeline_note(about), simulated)
+        print(pipeline_note(about))
+    print(f"Figures, tables and results: {workspace.outputs}")
+    if simulated:
+        print("SIMULATED DATA: the results say nothing about the paper, and are compared with nothing.")
+    elif profile == "full":
+        print(f"\n{reproduction(workspace)}")
+
+
+def reproduction(workspace: Workspace) -> str:
+    """Compare the results of a workspace with the committed ones, write `reproduction.md` and return it."""
+    committed = paths.ROOT / "outputs" / "results"
+    tables = [results.read(folder / "benchmark.csv") for folder in (committed, workspace.results)]
+    text = report(compared(*tables), json.loads((committed / "provenance.json").read_text()))
+    with replacing(workspace.outputs / "reproduction.md") as temporary:
+        temporary.write_text(text)
+    return text
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("built", type=Path, help="folder of the executed notebooks")
+    parser.add_argument("--started", type=float, help="when the run began, in seconds since 1970")
+    arguments = parser.parse_args()
+    try:
+        simulated = json.loads((arguments.built / "sources.json").read_text())["simulated"]
+    except OSError as problem:
+        sys.exit(f"{arguments.built} holds no run of the notebooks: {problem}")
+    profile = os.environ.get("PROFILE", "lab")
+    finish(arguments.built, paths.workspace(simulated), profile, simulated, arguments.started)
+
+
+if __name__ == "__main__":
+    main()

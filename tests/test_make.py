@@ -1,0 +1,204 @@
+"""The Makefile runs what is missing or out of date, once, and nothing else. A stub that touches stands for python."""
+
+import ast
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from lib.paths import ROOT
+
+BUILT = "notebooks/smoke-simulated"
+NOTEBOOKS = [f"{number:02d}" for number in range(1, 11)]
+STUB = """#!/usr/bin/env bash
+case "$1 $2" in
+    "-m lib.workers") shift 4; exec "$@" ;;
+    "-m lib.datasets") mkdir -p "$(dirname "$3")"; echo '{"simulated": true}' > "$3" ;;
+    "-m lib.reproduction") echo "summary of $3" ;;
+    "-m lib.results") echo "filled $3" ;;
+    "notebooks/run.py "*)
+        echo "$2" >> "$RAN"
+        if [ "$2" = "$FAILS" ]; then exit 1; fi
+        if [ "$2" = "$HANGS" ]; then touch "$3.begun"; exec sleep 60; fi
+        touch "$3" ;;
+    *) echo "$*" >> "$RAN" ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory):
+    """A folder with a `python` that does nothing but touch targets."""
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "python").write_text(STUB)
+    (folder / "python").chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def make(checkout, stub, tmp_path):
+    """Runs make in a copy of the repository and gives what it printed, its status and the notebooks that it ran."""
+
+    def run(*arguments, wait=True, **variables):
+        log = tmp_path / "ran"
+        log.unlink(missing_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+        chosen = {"PROFILE": "smoke", "DATA": "simulated", "FINGERPRINT_OUTPUTS": str(tmp_path), "RAN": str(log)}
+        process = subprocess.Popen(
+            ["make", "VENV=", f"BIN={stub}", *arguments],
+            cwd=checkout,
+            env=inherited | chosen | {"FAILS": "", "HANGS": ""} | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if not wait:
+            return process
+        process.printed, process.problems = process.communicate(timeout=60)
+        process.ran = log.read_text().splitlines() if log.exists() else []
+        return process
+
+    return run
+
+
+def numbers(lines: list[str]) -> list[str]:
+    """Of the notebooks that were run, ascending."""
+    return sorted(re.findall(r"notebooks/(\d\d)_", "\n".join(lines)))
+
+
+def test_help_is_the_default_and_names_every_target(make):
+    printed = make().printed
+    targets = ("help", "setup", "data", "all", "benchmark", "smoke", "search", "sweep", "bench", "test", "test-all")
+    for target in (*targets, "lab", "lock", "clean"):
+        assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
+
+
+def test_make_all_runs_every_notebook_once(make, tmp_path):
+    first = make("all")
+    assert first.returncode == 0, first.problems
+    assert numbers(first.ran) == NOTEBOOKS
+    assert sorted(path.name[:2] for path in (tmp_path / BUILT).glob("*.ipynb")) == NOTEBOOKS
+    again = make("all")
+    assert again.returncode == 0
+    assert again.ran == []
+    assert "Nothing to be done" in again.printed
+
+
+def test_make_all_ends_with_a_summary_of_the_run(make, tmp_path):
+    assert make("all").printed.splitlines()[-1] == f"summary of {tmp_path / BUILT}"
+
+
+def test_notebooks_run_after_what_they_read(make):
+    ran = [line[len("notebooks/") :][:2] for line in make("all", "--jobs=1").ran]
+    for earlier, later in (("02", "03"), ("02", "04"), ("02", "07"), ("03", "06"), ("04", "09"), ("08", "09")):
+        assert ran.index(earlier) < ran.index(later)
+    assert {"01", "03", "04", "06", "07"} < set(ran[: ran.index("05")])
+
+
+def test_search_runs_the_notebooks_that_make_all_leaves_out(make):
+    assert numbers(make("search").ran) == ["00", "00"]
+
+
+@pytest.mark.parametrize(
+    ("touched", "rerun"),
+    [
+        ("lib/baselines.py", ["03", "04", "05", "06", "07", "09"]),
+        ("lib/models.py", ["03", "04", "05", "06", "07", "08", "09", "10"]),
+        ("lib/plots.py", ["01", "02", "03", "04", "05", "06", "07", "08", "09"]),
+        ("lib/workers.py", ["03", "04", "05", "06", "07", "08", "09", "10"]),
+        ("notebooks/01_explore_rssi.ipynb", ["01", "05"]),
+        ("notebooks/04_umlp.ipynb", ["04", "05", "09"]),
+    ],
+)
+def test_a_touched_file_reruns_what_depends_on_it(make, touched, rerun):
+    make("all")
+    assert numbers(re.findall(r"run\.py (\S+)", make("-n", "-W", touched, "notebooks").printed)) == rerun
+
+
+def test_a_failed_notebook_fails_the_run_and_is_all_that_is_run_again(make, tmp_path):
+    failing = "notebooks/06_explain_transfer.ipynb"
+    failed = make("all", "--keep-going", FAILS=failing)
+    assert failed.returncode != 0
+    assert "summary" not in failed.printed
+    assert not (tmp_path / BUILT / Path(failing).name).exists()
+    again = make("all")
+    assert again.returncode == 0
+    assert {"05", "06"} <= set(numbers(again.ran))
+    assert not {"01", "02", "03"} & set(numbers(again.ran))
+
+
+def test_an_ended_run_leaves_no_target_and_is_continued(make, tmp_path):
+    """SIGTERM goes to make alone, as from a batch system: it ends the notebook, too."""
+    hanging = "notebooks/03_transfer_learning.ipynb"
+    process = make("all", wait=False, HANGS=hanging)
+    begun = tmp_path / BUILT / "03_transfer_learning.ipynb.begun"
+    deadline = time.monotonic() + 30
+    while not begun.exists():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert not (tmp_path / BUILT / "03_transfer_learning.ipynb").exists()
+    again = make("all")
+    assert again.returncode == 0
+    assert "03" in numbers(again.ran)
+    assert "02" not in numbers(again.ran)
+
+
+@pytest.mark.parametrize(("profile", "fills"), [("full", False), ("benchmark", True)])
+def test_only_the_benchmark_fills_the_readme(make, profile, fills):
+    would = make("-n", "all", PROFILE=profile, FINGERPRINT_OUTPUTS="").printed
+    assert ("lib.results README.md" in would) == fills
+
+
+# === What the Makefile says of imports ===
+
+
+def imports_of(source: str) -> set[str]:
+    """Modules of lib/ that some code imports."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "lib":
+            found |= {alias.name for alias in node.names if (ROOT / "lib" / f"{alias.name}.py").exists()}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lib."):
+            found.add(node.module.removeprefix("lib."))
+    return found
+
+
+def imported(module: str, seen: set[str]) -> set[str]:
+    """Modules of lib/ that one of them imports, directly or not, itself included."""
+    if module not in seen:
+        seen.add(module)
+        for name in imports_of((ROOT / "lib" / f"{module}.py").read_text()):
+            imported(name, seen)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def prerequisites(checkout):
+    """What make knows, as it prints it."""
+    return subprocess.run(["make", "-pn", "help"], cwd=checkout, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_makefile_names_what_a_notebook_imports(prerequisites, notebook):
+    cells = [cell for cell in json.loads(notebook.read_text())["cells"] if cell["cell_type"] == "code"]
+    needed = set().union(*(imported(name, set()) for cell in cells for name in imports_of("".join(cell["source"]))))
+    (line,) = re.findall(rf"^\S*/{notebook.stem}\.ipynb: (.*)$", prerequisites, flags=re.MULTILINE)
+    assert needed | {"__init__"} == {Path(path).stem for path in line.split() if path.startswith("lib/")}
+
+
+def test_library_imports_go_one_way():
+    order = ["paths", "workers", "fingerprints", "simulate", "datasets", "splits", "preprocess", "models", "places"]
+    order += ["training", "unified", "metrics", "results", "reproduction", "plots", "error_plots", "baselines"]
+    order += ["baseline_networks", "experiments", "sweep", "scans", "conformal", "localizer"]
+    order += ["stress", "export", "__main__"]
+    assert {path.stem for path in (ROOT / "lib").glob("*.py")} == {"__init__", *order}
+    for position, module in enumerate(order):
+        assert imports_of((ROOT / "lib" / f"{module}.py").read_text()) <= set(order[:position]), module

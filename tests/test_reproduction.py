@@ -1,0 +1,135 @@
+"""A run says what it took, on which machine, and whether it agrees with the committed results."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from lib import paths, reproduction, results
+from lib.paths import ROOT
+
+COMMITTED = ROOT / "outputs" / "results"
+
+
+def benchmark(model: str, errors: dict, release: str = "campus (10 rows)") -> pd.DataFrame:
+    """Result rows of one model under one protocol, by seed."""
+    about = {"environment": "campus", "release": release, "protocol": "pooled", "model": model}
+    return pd.DataFrame([about | {"seed": seed, "mean_m": error} for seed, error in errors.items()])
+
+
+FIVE = {0: 5.0, 1: 5.1, 2: 4.9, 3: 5.2, 4: 4.8}  # standard deviation 0.158
+
+
+@pytest.mark.parametrize(
+    ("committed", "ours", "agrees"),
+    [
+        ({None: 6.541}, {None: 6.5404}, True),  # the same to the digits that a table shows
+        ({None: 6.541}, {None: 6.55}, False),
+        (FIVE, FIVE, True),
+        (FIVE, {0: 5.4, 1: 5.35, 2: 5.3}, False),  # 3.03 standard errors
+        (FIVE, {0: 5.4}, True),  # of one seed: 2.3 standard errors, of 2.78 that are allowed
+        (FIVE, {0: 5.5}, False),
+    ],
+)
+def test_agreement(committed, ours, agrees):
+    table = reproduction.compared(benchmark("some", committed), benchmark("some", ours))
+    assert table["agrees"].tolist() == [agrees]
+    assert table["seeds here"].tolist() == [len(ours)]
+
+
+def test_the_interval_allows_what_a_prediction_interval_allows():
+    """An independent reference: with five seeds and m new ones, t(0.975, 4) = 2.776."""
+    allowed = 2.776 * 0.15811 * (1 / 5 + 1 / 3) ** 0.5
+    for factor, agrees in ((0.99, True), (1.01, False)):
+        found = 5.0 + factor * allowed
+        table = reproduction.compared(benchmark("some", FIVE), benchmark("some", {0: found, 1: found, 2: found}))
+        assert table["agrees"].tolist() == [agrees]
+
+
+def test_what_only_one_of_both_has_is_left_out():
+    committed = pd.concat([benchmark("both", FIVE), benchmark("committed", FIVE)])
+    ours = pd.concat([benchmark("both", FIVE), benchmark("ours", FIVE), benchmark("both", FIVE, "city (3 rows)")])
+    assert reproduction.compared(committed, ours)["model"].tolist() == ["both"]
+
+
+def test_the_committed_results_agree_with_themselves():
+    committed = results.read(COMMITTED / "benchmark.csv")
+    table = reproduction.compared(committed, committed)
+    assert len(table) == len(committed.groupby(["protocol", "model"]))
+    assert table["agrees"].all()
+    text = reproduction.report(table, json.loads((COMMITTED / "provenance.json").read_text()))
+    assert f"{len(table)} of {len(table)} mean errors on test rows agree" in text
+
+
+def test_a_report_names_what_does_not_agree():
+    table = reproduction.compared(benchmark("some", FIVE), benchmark("some", {0: 9.0}))
+    about = {"commit": "abc", "machine": {"processor": "a processor", "cores": 2, "instructions": ["avx2"]}}
+    text = reproduction.report(table, about)
+    assert "0 of 1 mean errors" in text and "commit abc (a processor, 2 cores, avx2)" in text
+    assert "NO" in text
+    assert reproduction.report(table[:0], about).startswith("Nothing to compare")
+
+
+# === Provenance ===
+
+
+@pytest.fixture
+def built(tmp_path):
+    """What two notebooks left."""
+    folder = tmp_path / "built"
+    folder.mkdir()
+    for number, name in enumerate(("01_first", "02_second")):
+        record = {"notebook": name, "started": 100.0 + number, "seconds": 10.0, "trained": 3, "recalled": number}
+        (folder / f"{name}.json").write_text(json.dumps(record))
+        (folder / f"{name}.ipynb").touch()
+    return folder
+
+
+def test_a_whole_run_leaves_its_provenance_and_the_time_of_each_notebook(built, workspace, capsys):
+    reproduction.finish(built, workspace, "smoke", True, 99.0)
+    about = json.loads((workspace.results / "provenance.json").read_text())
+    assert set(about) == {"commit", "date", "profile", "seconds", "machine", "threads", "versions", "notebooks"}
+    assert about["machine"]["cores"] >= 1 and about["machine"]["processor"]
+    assert [record["notebook"] for record in about["notebooks"]] == ["01_first", "02_second"]
+    table = pd.read_csv(workspace.tables / "speed_pipeline.csv")
+    assert table["notebook"].tolist() == ["01_first", "02_second", "all"]
+    assert table["trainings done"].tolist() == [3, 3, 6]
+    assert "compared with nothing" in capsys.readouterr().out
+
+
+def test_a_run_that_only_continued_another_is_no_measurement(built, workspace):
+    reproduction.finish(built, workspace, "smoke", True, 100.5)
+    assert not (workspace.results / "provenance.json").exists()
+    assert not (workspace.tables / "speed_pipeline.csv").exists()
+
+
+def test_a_run_of_the_default_profile_is_compared_with_the_committed_results(built, workspace, capsys):
+    committed = results.read(COMMITTED / "benchmark.csv")
+    results.write(committed[committed["seed"].isin([0, 1, 2])], workspace.results / "benchmark.csv")
+    reproduction.finish(built, workspace, "full", False, None)
+    text = (workspace.outputs / "reproduction.md").read_text()
+    assert text in capsys.readouterr().out
+    assert "NO" not in text
+
+
+def test_committed_results_say_what_made_them():
+    about = json.loads((COMMITTED / "provenance.json").read_text())
+    assert about["profile"] == paths.COMMITTED
+    assert about["commit"] and about["date"] and about["machine"]["processor"]
+    expected = reproduction.pipeline_table(about["notebooks"])
+    table = pd.read_csv(ROOT / "outputs" / "tables" / "speed_pipeline.csv", dtype=str, keep_default_na=False)
+    pd.testing.assert_frame_equal(table, expected, check_dtype=False)
+
+
+# === Where a run writes ===
+
+
+@pytest.mark.parametrize("profile", ["full", "smoke", "lab", "benchmark"])
+@pytest.mark.parametrize("simulated", [False, True])
+def test_only_the_measured_benchmark_writes_what_is_committed(monkeypatch, tmp_path, profile, simulated):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.delenv("FINGERPRINT_OUTPUTS", raising=False)
+    monkeypatch.setenv("PROFILE", profile)
+    outputs = paths.workspace(simulated).outputs
+    assert (outputs == tmp_path / "outputs") == (profile == "benchmark" and not simulated)
+    assert outputs.name not in ("figures", "tables", "results")
