@@ -7,7 +7,9 @@ ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += --jobs=4
 endif
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# What makes .venv: the first that starts, a version manager's stand-ins do not. The committed results are of Python 3.11.
+PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13; do \
+	$$python -c pass 2>/dev/null && command -v $$python && break; done),python3)
 # Which parameters (a key of notebooks/profiles.yaml: full, benchmark, smoke) and which data (auto, real, simulated).
 PROFILE ?= full
 DATA ?= auto
@@ -42,7 +44,7 @@ NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	08_use_localizer 09_stress_localizer 10_add_environments))
 FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
 
-.PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock tidy clean FORCE
+.PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock wheels tidy clean FORCE
 
 help: ## Show this list
 	@echo "Usage: make TARGET [PROFILE=full|benchmark|smoke] [DATA=auto|real|simulated]"
@@ -88,10 +90,23 @@ test-all: $(VENV) ## Run these and the slow ones: whole runs, killed clusters, n
 lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab, notebook 02 before the later ones
 	PROFILE=lab $(BIN)/jupyter lab --notebook-dir=.
 
+# The same versions for every Python, older ones where need be: the numbers do not depend on which one it is.
 lock: $(VENV) ## Pin the newest versions that pyproject.toml allows in requirements.lock
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --upgrade \
-		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
+		--no-emit-index-url --upgrade --custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+# uv asks the registry what it has: nothing is downloaded or installed. macOS 14 is the oldest that all have a wheel for.
+wheels: $(VENV) ## Check that every locked package has a wheel for each Python, on Linux and macOS
+	$(BIN)/python -m pip install --quiet uv
+	@nowhere=$$(mktemp -d); trap 'rm -r "$$nowhere"' EXIT; export MACOSX_DEPLOYMENT_TARGET=14.0; \
+	for python in 3.11 3.12 3.13; do \
+		for platform in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin; do \
+			$(BIN)/uv pip install --dry-run --quiet --require-hashes --only-binary :all: --target "$$nowhere" \
+				--python-version $$python --python-platform $$platform -r requirements.lock || exit; \
+			echo "Python $$python, $$platform: every package has a wheel"; \
+		done; \
+	done
 
 tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
 	$(BIN)/nbstripout --keep-id notebooks/*.ipynb
@@ -103,8 +118,11 @@ clean: ## Delete all that can be made again but the committed results and .venv
 	rm -rf outputs/results/errors data/processed
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
+NEEDED := Python 3.11, 3.12 or 3.13 is needed
+CHOOSE := make PYTHON=/path/to/python3.13
 $(VENV): requirements.lock
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit(f"Python 3.11 is needed, found {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11")'
+	@command -v $(PYTHON) >/dev/null || { echo "$(NEEDED), found none ($(PYTHON)): $(CHOOSE)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("$(NEEDED), found %d.%d: $(CHOOSE)" % v)'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@

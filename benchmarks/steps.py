@@ -1,9 +1,10 @@
 """One step of one size, for `scaling.py`: measured in a process that does nothing else.
 
-`python benchmarks/steps.py STEP FOLDER ROWS TRANSMITTERS` prints {"seconds", "peak_mb"}, or {"refused"} and why. Steps
-leave in the folder what later ones read: first comes `simulate`, then `load` and `process`, then the others.
+It prints {"seconds", "peak_mb"}, or {"refused"} and why. Steps leave in the folder what later ones read: first comes
+`simulate`, then `load` and `process`, then the others.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
 from benchmarks.memory import peak_mb
 from lib import baselines, datasets, preprocess, simulate
@@ -175,9 +178,16 @@ STEPS: dict[str, Callable[[Path, int, int], tuple[float, float]]] = {
 
 
 def main() -> None:
-    step, folder, *sizes = sys.argv[1:]
+    """Measure the step that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=STEPS, help="what to measure")
+    parser.add_argument("folder", type=Path, help="there already; where the steps leave what they make")
+    parser.add_argument("rows", type=int, help="how many fingerprints there are")
+    parser.add_argument("transmitters", type=int, help="how many transmitters they tell of")
+    given = parser.parse_args()
     try:
-        answer = dict(zip(("seconds", "peak_mb"), STEPS[step](Path(folder), *map(int, sizes)), strict=True))
+        seconds, peak = STEPS[given.step](given.folder, given.rows, given.transmitters)
+        answer = {"seconds": seconds, "peak_mb": peak}
     except MemoryError as problem:
         answer = {"refused": str(problem)}
     print(json.dumps(answer))

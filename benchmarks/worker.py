@@ -3,6 +3,7 @@
 `speed.py` starts and asks it. What another implementation needs is not imported: it would count as this one's memory.
 """
 
+import argparse
 import dataclasses
 import importlib
 import json
@@ -15,6 +16,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
 from benchmarks.memory import peak_mb
 
@@ -437,6 +440,7 @@ def serve(asked, answers) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # what libraries print is no answer
         serve(sys.stdin, answers)

@@ -136,8 +136,8 @@ def parser() -> argparse.ArgumentParser:
     fitting.add_argument("sources", nargs="+", metavar="SOURCE", help=about)
     fitting.add_argument("--output", help="where the localizer is put", **output)
     fitting.add_argument("--seed", type=int, default=0, help="also draws the rows that make the radius; default 0")
-    fitting.add_argument("--epochs", type=int)
-    fitting.add_argument("--batch-size", type=int)
+    fitting.add_argument("--epochs", type=int, help="passes over the rows that it learns from")
+    fitting.add_argument("--batch-size", type=int, help="rows of a step; default: more for more rows")
     fitting.add_argument("--hidden", type=int, nargs="+", metavar="WIDTH", help="of the hidden layers")
     fitting.add_argument("--hold-out", type=float, default=0.10, metavar="SHARE", help="for the report, default 0.1")
     fitting.add_argument(
@@ -151,7 +151,7 @@ def parser() -> argparse.ArgumentParser:
         "predict", parents=[levels, markers], help=predict.__doc__, description=SCANS, **settings
     )
     predicting.add_argument("localizer", type=Path, help="directory that fit wrote")
-    predicting.add_argument("scans", type=Path)
+    predicting.add_argument("scans", type=Path, help="CSV as above")
     predicting.add_argument("--form", choices=("wide", "long"), help="of the scans; default: by their columns")
     predicting.add_argument("--output", type=Path, metavar="FILE", help="CSV; default: the screen")
     predicting.set_defaults(run=predict)
@@ -165,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluating.set_defaults(run=evaluate)
 
-    exporting = commands.add_parser("export", help=export.__doc__)
+    exporting = commands.add_parser("export", help=export.__doc__, description=export.__doc__)
     exporting.add_argument("localizer", type=Path, help="directory that fit wrote")
     exporting.add_argument("--output", help="where the files are put", **output)
     exporting.add_argument("--formats", nargs="+", metavar="FORMAT", help="default: all")

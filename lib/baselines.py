@@ -12,9 +12,9 @@ and `floor` (n,) where the training set has them.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import ModuleType
 
 import numpy as np
-from lightgbm import LGBMClassifier, LGBMRegressor
 from scipy import sparse
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.ensemble import (
@@ -323,6 +323,23 @@ class Forest(Trees):
         return AVERAGES[self.average](of_trees, axis=0)
 
 
+def _lightgbm() -> ModuleType:
+    """LightGBM. Only gradient boosting is without it where its wheel finds no OpenMP library on the system.
+
+    Raises:
+        ImportError: if it or that library is not there.
+    """
+    try:
+        import lightgbm
+    except (ImportError, OSError) as error:
+        raise ImportError(
+            f"{error}: gradient boosting needs LightGBM and the OpenMP library, on Debian and Ubuntu by "
+            "`apt-get install libgomp1`, on macOS by `brew install libomp`",
+            name="lightgbm",
+        ) from error
+    return lightgbm
+
+
 class GradientBoosting(Trees):
     """Gradient boosting on binned RSSI by LightGBM (Ke et al. 2017), each axis of the position for itself.
 
@@ -335,6 +352,7 @@ class GradientBoosting(Trees):
         scale: one of `SCALES`.
 
     Raises:
+        ImportError: if LightGBM or the OpenMP library that it loads is not there.
         ValueError: if the scale is none of these.
     """
 
@@ -348,16 +366,18 @@ class GradientBoosting(Trees):
         scale: str = "dbm",
     ):
         super().__init__(scale)
+        _lightgbm()  # what is missing is said before there is work to lose, and no fit's time includes the import
         self.rounds, self.place_rounds, self.leaves = rounds, place_rounds, leaves
         self.loss, self.max_features = loss, max_features
 
     def _estimators(self, seed: int) -> tuple[RegressorMixin, ClassifierMixin]:
+        lightgbm = _lightgbm()
         common = {"colsample_bynode": self.max_features, "random_state": seed, "n_jobs": int(THREADS), "verbose": -1}
         common |= {"deterministic": True, "force_row_wise": True}
-        of_axis = LGBMRegressor(
+        of_axis = lightgbm.LGBMRegressor(
             objective=self.loss, n_estimators=self.rounds, num_leaves=self.leaves, min_child_samples=5, **common
         )
-        of_place = LGBMClassifier(n_estimators=self.place_rounds, learning_rate=0.2, **common)
+        of_place = lightgbm.LGBMClassifier(n_estimators=self.place_rounds, learning_rate=0.2, **common)
         return MultiOutputRegressor(of_axis), of_place
 
 

@@ -3,6 +3,7 @@
 `python -m lib.datasets` finds or fetches every file, checks it and says where it is.
 """
 
+import argparse
 import hashlib
 import io
 import json
@@ -329,6 +330,10 @@ def load(environment: str) -> FingerprintSet:
 
 def main() -> None:
     """Find or fetch all files, check them, and record what is used in the file named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m lib.datasets", description=main.__doc__)
+    about = "where to write, as JSON, which files are used and whether the data are simulated; default: nowhere"
+    parser.add_argument("records", nargs="*", type=Path, metavar="PATH", help=about)
+    given = parser.parse_args()
     used = {}
     try:
         needed = [] if simulated() else [source for name in LOADERS for source in _sources(name)]
@@ -339,8 +344,8 @@ def main() -> None:
             print(f"{path}: {source.rows:,} rows, sha256 as published")
     except (DataError, FileNotFoundError, ValueError) as problem:
         sys.exit(str(problem))
-    for name in sys.argv[1:]:
-        with replacing(Path(name)) as temporary:
+    for record in given.records:
+        with replacing(record) as temporary:
             temporary.write_text(json.dumps({"simulated": simulated(), "files": used}, indent=2) + "\n")
 
 

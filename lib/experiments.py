@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
-import lightgbm
 import numpy as np
 import pandas as pd
 import sklearn
@@ -245,12 +245,13 @@ def compare(cell: Cell, settings: dict, workspace: Workspace) -> tuple[training.
         getattr(part, field) for part in (train, validation) for field in ("rssi", "position", "building", "floor")
     ]
     arrays = [field for field in (*fields, test.rssi) if field is not None]
-    about = [cell.model, cell.seed, how, sklearn.__version__, lightgbm.__version__]
+    about = [cell.model, cell.seed, how, sklearn.__version__, version("lightgbm")]
     key = training.digest(about, arrays, _CODE[cell.model])
     folder = workspace.models / cell.name
     if (run := training.recall(folder, key)) is None:
+        model = COMPARATORS[cell.model](**how)
         started = time.perf_counter()
-        model = COMPARATORS[cell.model](**how).fit(train, validation, cell.seed or 0)
+        model.fit(train, validation, cell.seed or 0)
         trained = time.perf_counter()
         predicted = model.predict(test.rssi)
         predict_us = (time.perf_counter() - trained) / len(test) * 1e6

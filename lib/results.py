@@ -1,7 +1,7 @@
 """Tidy result tables, comparisons and the claims ledger: make a row, write, read, summarise, compare, render."""
 
+import argparse
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -391,8 +391,15 @@ def fill(document: str, tables: Path) -> str:
     return re.sub(r"(?P<mark><!-- table: (?P<name>\w+) -->)\n.*?<!-- end -->", filled, document, flags=re.DOTALL)
 
 
-if __name__ == "__main__":
-    readme = Path(sys.argv[1])
-    text = fill(readme.read_text(), ROOT / "outputs" / "tables")
-    with replacing(readme) as temporary:
+def main() -> None:
+    """Put the tables below outputs/tables into a document, each between `<!-- table: NAME -->` and `<!-- end -->`."""
+    parser = argparse.ArgumentParser(prog="python -m lib.results", description=main.__doc__)
+    parser.add_argument("document", type=Path, help="Markdown that has such marks, README.md for instance")
+    document = parser.parse_args().document
+    text = fill(document.read_text(), ROOT / "outputs" / "tables")
+    with replacing(document) as temporary:
         temporary.write_text(text)
+
+
+if __name__ == "__main__":
+    main()

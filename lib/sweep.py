@@ -64,10 +64,13 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    parser.add_argument("--protocols", nargs="+", choices=ENVIRONMENTS, default=list(ENVIRONMENTS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=experiments.parameters("03_transfer_learning")["SEEDS"])
+    parser = argparse.ArgumentParser(
+        prog="python -m lib.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
+    parser.add_argument("--protocols", nargs="+", choices=ENVIRONMENTS, default=list(ENVIRONMENTS), help="default: all")
+    seeds = experiments.parameters("03_transfer_learning")["SEEDS"]
+    parser.add_argument("--seeds", nargs="+", type=int, default=seeds, help="default: those of notebook 03")
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the training rows, each up to 1")
     parser.add_argument("--workers", type=int, help="on this machine; the default is one for each core")
     parser.set_defaults(**experiments.profile("sweep"))

@@ -1,6 +1,8 @@
 """What every comparator promises; kNN against a brute-force search, and against the literature on the measured set."""
 
 import dataclasses
+import runpy
+import sys
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from hypothesis.extra import numpy as stn
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from lib import metrics, preprocess, splits
+from lib import baselines, experiments, metrics, preprocess, splits
 from lib.baselines import (
     BASELINES,
     METRICS,
@@ -348,6 +350,24 @@ def test_scans_of_other_transmitters_are_refused(radio_map, scans, metric):
     for wrong in (scans.rssi[:, :-1], scans.rssi[0]):
         with pytest.raises(ValueError, match="`rssi` must have"):
             model.predict(wrong)
+
+
+# === Without the OpenMP library ===
+
+
+@pytest.mark.parametrize("reason", [OSError("libgomp.so.1: cannot open shared object file"), ImportError("no module")])
+def test_only_gradient_boosting_needs_lightgbm_and_says_what_to_install(monkeypatch, reason):
+    class Missing:
+        def find_spec(self, name, path=None, target=None):
+            if name == "lightgbm":
+                raise reason
+
+    monkeypatch.delitem(sys.modules, "lightgbm", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
+    for module in (baselines, experiments):
+        runpy.run_path(module.__file__)  # imports all that it needs
+    with pytest.raises(ImportError, match=f"{reason}: .*apt-get install libgomp1.*brew install libomp"):
+        BASELINES["gradient_boosting"]()
 
 
 # === The literature ===

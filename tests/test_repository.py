@@ -10,6 +10,8 @@ import tomllib
 
 import pandas as pd
 import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from benchmarks import speed
 from lib import __main__ as command
@@ -19,16 +21,26 @@ from lib.paths import ROOT
 # === Environments ===
 
 
-def pinned(file: str) -> dict[str, str]:
-    return dict(re.findall(r"^([a-z0-9._-]+)==([^ \\;\n]+)", (ROOT / file).read_text(), flags=re.MULTILINE))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYTHONS = [f"3.{minor}" for minor in range(20) if SpecifierSet(PROJECT["requires-python"]).contains(f"3.{minor}")]
 
 
-def test_lock_pins_what_pyproject_asks_for():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lock = pinned("requirements.lock")
-    asked = [(lock, requirement) for requirement in project["dependencies"]]
-    for group, requirements in project["optional-dependencies"].items():
-        added = pinned(f"requirements-{group}.txt")
+def pinned(file: str, python: str, system: str) -> dict[str, str]:
+    """Versions by package, as pip takes them from a file on one Python and system."""
+    where = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    lines = re.findall(r"^[a-z0-9._-]+==[^\\\n]+", (ROOT / file).read_text(), flags=re.MULTILINE)
+    pins = [pin for pin in map(Requirement, lines) if pin.marker is None or pin.marker.evaluate(where)]
+    assert len({pin.name for pin in pins}) == len(pins), "one version of each"
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin"])
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_pins_what_pyproject_asks_for(python, system):
+    lock = pinned("requirements.lock", python, system)
+    asked = [(lock, requirement) for requirement in PROJECT["dependencies"]]
+    for group, requirements in PROJECT["optional-dependencies"].items():
+        added = pinned(f"requirements-{group}.txt", python, system)
         assert not set(lock) & set(added), group
         asked += [(added, requirement) for requirement in requirements]
     for pins, requirement in asked:
@@ -40,8 +52,7 @@ def test_lock_pins_what_pyproject_asks_for():
 def test_conda_environment_installs_the_same_lock_on_the_same_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     python, _, pip = environment["dependencies"]
-    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
-    assert python.replace("python=", "==") + ".*" == required
+    assert python == "python" + PROJECT["requires-python"]
     assert pip == {"pip": ["-r requirements.lock"]}
 
 
