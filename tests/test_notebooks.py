@@ -13,7 +13,7 @@ import papermill
 import pytest
 import yaml
 
-from lib import experiments
+from lib import experiments, paths, results, sweep, training
 from lib.paths import ROOT
 from lib.results import CLOCK_COLUMNS
 
@@ -31,18 +31,17 @@ def environment(outputs: Path) -> dict[str, str]:
     return os.environ | chosen
 
 
-def run_nbval(folder: Path, outputs: Path) -> subprocess.CompletedProcess:
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        *NBVAL,
-        "--rootdir",
-        str(folder),
-        # as make does: 05 takes in the claims of 06 and the results of 07
-        *map(str, sorted(folder.glob("*.ipynb"), key=lambda path: path.stem.replace("05_", "07_z"))),
-    ]
-    return subprocess.run(command, cwd=folder, env=environment(outputs), capture_output=True, text=True, check=False)
+def run_nbval(notebooks: list[Path], outputs: Path, **variables) -> subprocess.CompletedProcess:
+    """Run notebooks in this order, with one pool of workers for all of them."""
+    nbval = [sys.executable, "-m", "pytest", *NBVAL, "--rootdir", str(notebooks[0].parent), *map(str, notebooks)]
+    return subprocess.run(
+        [sys.executable, "-m", "lib.workers", *nbval],
+        cwd=ROOT,
+        env=environment(outputs) | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -107,19 +106,27 @@ def test_an_unknown_parameter_is_an_error(monkeypatch):
         run.parameters(NOTEBOOKS[0], "full")
 
 
-@pytest.fixture(scope="module")
-def nbval_outputs(tmp_path_factory):
-    """Outputs of all notebooks, run by nbval with smoke parameters on the simulator."""
-    folder, outputs = tmp_path_factory.mktemp("nbval"), tmp_path_factory.mktemp("nbval-outputs")
+# === Run on the simulator ===
+
+
+def prepared(folder: Path, parameters: dict[str, dict]) -> list[Path]:
+    """Copies of the notebooks with other parameters, in an order in which each finds what it reads."""
     for path in NOTEBOOKS:
-        copy = papermill.execute_notebook(
-            path, None, PROFILES["smoke"].get(path.stem, {}), prepare_only=True, progress_bar=False
-        )
+        values = parameters.get(path.stem, {})
+        copy = papermill.execute_notebook(path, None, values, prepare_only=True, progress_bar=False)
         for cell in copy["cells"]:
             if "keep_output" in tags(cell):
                 cell["execution_count"] = 1  # without one, nbval takes the kept output for a mistake
         nbformat.write(copy, folder / path.name)
-    finished = run_nbval(folder, outputs)
+    # as make does: 05 takes in the claims of 06 and the results of 07
+    return sorted(folder.glob("*.ipynb"), key=lambda path: path.stem.replace("05_", "07_z"))
+
+
+@pytest.fixture(scope="module")
+def nbval_outputs(tmp_path_factory):
+    """Outputs of all notebooks, run by nbval with smoke parameters on the simulator."""
+    folder, outputs = tmp_path_factory.mktemp("nbval"), tmp_path_factory.mktemp("nbval-outputs")
+    finished = run_nbval(prepared(folder, PROFILES["smoke"]), outputs)
     assert finished.returncode == 0, finished.stdout[-8000:]
     return outputs / "smoke" / "simulated"
 
@@ -138,19 +145,17 @@ def test_nothing_is_claimed_from_simulated_data(nbval_outputs):
     assert (verdicts == "cannot be checked on this release").all()
 
 
-def test_same_seed_twice_gives_identical_result_files(nbval_outputs, made):
-    """nbval and make run the same notebooks in different processes; only clocks may differ."""
-    first, second = nbval_outputs / "results", made / "smoke" / "simulated" / "results"
-    names = {path.name for path in first.glob("*.csv")} - {
-        "search.csv",
-        "search_comparators.csv",
-    }  # make all does not search
-    assert names == {path.name for path in second.glob("*.csv")}
-    for name in names:
-        one, other = (
-            pd.read_csv(folder / name).drop(columns=list(CLOCK_COLUMNS), errors="ignore") for folder in (first, second)
-        )
-        pd.testing.assert_frame_equal(one, other, check_exact=True, obj=name)
+def test_a_sweep_takes_the_runs_with_all_rows_from_the_notebooks(nbval_outputs, monkeypatch):
+    def fit(*arguments, **settings):
+        raise AssertionError("trained again")
+
+    monkeypatch.setenv("PROFILE", "smoke")
+    monkeypatch.setattr(training, "fit", fit)
+    place = paths.Workspace(nbval_outputs, nbval_outputs.parents[1] / "processed" / "smoke" / "simulated")
+    cells = experiments.cells(sweep.MODELS, experiments.ENVIRONMENTS, [0])
+    settings = experiments.settings()
+    rows = [row for cell in cells for row in experiments.result_rows(cell, settings, place)]
+    assert len(rows) == 4 + 4 + 2 * 2
 
 
 def test_nbval_really_compares(tmp_path):
@@ -159,9 +164,113 @@ def test_nbval_really_compares(tmp_path):
     imports, kept = source["cells"][1], next(cell for cell in source["cells"] if "keep_output" in tags(cell))
     source["cells"], kept["execution_count"] = [imports, kept], 1
     nbformat.write(source, tmp_path / "kept.ipynb")
-    assert run_nbval(tmp_path, tmp_path / "outputs").returncode == 0
+    no_pool = {"DASK_SCHEDULER_ADDRESS": "tcp://127.0.0.1:1"}  # nothing is trained
+    assert run_nbval([tmp_path / "kept.ipynb"], tmp_path / "outputs", **no_pool).returncode == 0
     text = json.dumps(kept["outputs"])
     assert "0.1" in text
     kept["outputs"] = [nbformat.from_dict(output) for output in json.loads(text.replace("0.1", "0.2"))]
     nbformat.write(source, tmp_path / "kept.ipynb")
-    assert run_nbval(tmp_path, tmp_path / "outputs").returncode == 1
+    assert run_nbval([tmp_path / "kept.ipynb"], tmp_path / "outputs", **no_pool).returncode == 1
+
+
+# === Whole runs ===
+
+
+def run_make(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run make in a checkout with the packages of this environment."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.run(
+        ["make", "VENV=", f"BIN={Path(sys.executable).parent}", *arguments],
+        cwd=checkout,
+        env=inherited | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def clone(checkout):
+    """A copy of the repository in which everything is committed, after a whole `make all` with smoke parameters."""
+    who = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
+    for command in (["init", "-q"], ["add", "--all"], [*who, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=checkout, check=True)
+    finished = run_make(checkout, "all", PROFILE="smoke", DATA="simulated")
+    assert finished.returncode == 0, finished.stderr[-8000:]
+    assert "trainings done" in finished.stdout
+    return checkout
+
+
+@pytest.mark.slow
+def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
+    """nbval and make run the same notebooks in different processes; only clocks may differ."""
+    first, second = nbval_outputs / "results", clone / "outputs" / "smoke" / "simulated" / "results"
+    searched = {"search.csv", "search_comparators.csv", "scaling_bounds.csv"}  # make all does not search
+    names = {path.name for path in first.glob("*.csv")} - searched
+    assert names == {path.name for path in second.glob("*.csv")}
+    for name in names:
+        by_nbval, by_make = (
+            pd.read_csv(folder / name).drop(columns=list(CLOCK_COLUMNS), errors="ignore") for folder in (first, second)
+        )
+        pd.testing.assert_frame_equal(by_nbval, by_make, check_exact=True, obj=name)
+
+
+@pytest.mark.slow
+def test_a_run_leaves_the_work_tree_clean_and_the_committed_results_as_they_were(clone):
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+    checks = ["tests/test_repository.py", "tests/test_reproduction.py", "-p", "no:cacheprovider"]
+    tested = subprocess.run([sys.executable, "-m", "pytest", *checks], cwd=clone, capture_output=True, text=True)
+    assert tested.returncode == 0, tested.stdout[-4000:]
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing(clone):
+    again = run_make(clone, "all", PROFILE="smoke", DATA="simulated")
+    assert again.returncode == 0, again.stderr
+    assert "Nothing to be done" in again.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_by_make_trains_nothing_that_the_notebooks_trained(clone):
+    runs = {path: path.stat().st_mtime_ns for path in clone.rglob("models/*/run.json")}
+    swept = run_make(clone, "sweep", "SWEEP=--shares 1 --workers 1", PROFILE="smoke", DATA="simulated")
+    assert swept.returncode == 0, swept.stderr
+    assert {path: path.stat().st_mtime_ns for path in clone.rglob("models/*/run.json")} == runs, "trained again"
+    (written,) = clone.rglob("results/sweep.csv")
+    assert len(pd.read_csv(written)) == 4 + 4 + 2 * 2
+    assert swept.stdout.count("run.py") == 0
+
+
+@pytest.mark.slow
+def test_what_only_the_benchmark_has_runs_too(tmp_path):
+    """Its seeds, steps, folds, shares and controls, in the sizes of the smoke profile."""
+    left_to_it = {
+        "06_explain_transfer": PROFILES["benchmark"]["06_explain_transfer"] | {"SEEDS": [0], "SHARES": [0.1, 1.0]},
+        "07_build_unified": PROFILES["benchmark"]["07_build_unified"]
+        | {"SEEDS": [0], "STEP_SEEDS": [100, 101], "FOLDS": [0]},
+    }
+    parameters = {
+        name: PROFILES["smoke"].get(name, {}) | left_to_it.get(name, {}) for name in (path.stem for path in NOTEBOOKS)
+    }
+    chosen = [path for path in prepared(tmp_path, parameters) if path.stem[:2] in ("02", "03", "06", "07")]
+    finished = run_nbval(chosen, tmp_path / "outputs")
+    assert finished.returncode == 0, finished.stdout[-8000:]
+    made = tmp_path / "outputs" / "smoke" / "simulated" / "results"
+    steps = pd.read_csv(made / "unified_steps.csv")["model"]
+    assert set(steps) == {*PROFILES["benchmark"]["07_build_unified"]["STEP_NAMES"], "step_ensemble"}
+    assert len(pd.read_csv(made / "unified_folds.csv")) == 5
+    assert "unified_shared" in set(pd.read_csv(made / "unified_environment.csv")["model"])
+    controls = PROFILES["benchmark"]["06_explain_transfer"]["CONTROLS"]
+    assert set(controls) < set(pd.read_csv(made / "transfer_controls.csv")["model"])
+
+
+@pytest.mark.slow
+def test_notebooks_run_on_measured_data(tmp_path, measured_campus, measured_city):
+    """All of them, in the sizes of the smoke profile."""
+    chosen = [path for path in prepared(tmp_path, PROFILES["smoke"]) if path.stem[:2] != "00"]
+    finished = run_nbval(chosen, tmp_path / "outputs", DATA="real")
+    assert finished.returncode == 0, finished.stdout[-8000:]
+    benchmark = pd.read_csv(tmp_path / "outputs" / "smoke" / "results" / "benchmark.csv")
+    releases = {results.release_name(measured_campus), results.release_name(measured_city)}
+    assert set(benchmark["release"]) == releases

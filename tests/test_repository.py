@@ -9,6 +9,7 @@ import sys
 import tomllib
 
 import pandas as pd
+import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -125,16 +126,18 @@ def test_tables_of_the_benchmark_are_rendered_from_its_times():
         pd.testing.assert_frame_equal(table, expected.reset_index(drop=True), check_dtype=False)
 
 
+def parameters_of(notebook: str) -> dict:
+    """What a notebook's cell of parameters assigns."""
+    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
+    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse("".join(cell["source"])).body}
+
+
 def test_configuration_is_what_the_search_chose():
     search = pd.read_csv(ROOT / "outputs" / "results" / "search.csv")
     chosen = search[search["chosen"]].set_index("model")
     for model, notebook in {"localizer": "03_transfer_learning", "umlp": "04_umlp"}.items():
-        source = "".join(
-            "".join(cell["source"]) + "\n"
-            for cell in json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-            if "parameters" in cell["metadata"].get("tags", [])
-        )
-        used = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+        used = parameters_of(notebook)
         row = chosen.loc[model]
         assert (used["CONFIG"], used["DROPOUT"], used["LEARNING_RATE"]) == (
             row["config"],
@@ -142,3 +145,10 @@ def test_configuration_is_what_the_search_chose():
             row["learning_rate"],
         )
     assert chosen.loc["localizer", "config"] == models.DEFAULT
+
+
+def test_bounds_of_eq_5_are_what_the_search_chose():
+    trials = pd.read_csv(ROOT / "outputs" / "results" / "scaling_bounds.csv")
+    means = trials.pivot_table("validation_mean_m", ["lower", "upper"], "environment", sort=False)
+    relative = (means / means.min()).mean(axis=1).round(2)
+    assert parameters_of("02_preprocess")["BOUNDS"] == list(relative.idxmin())
