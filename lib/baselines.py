@@ -340,6 +340,15 @@ def _lightgbm() -> ModuleType:
     return lightgbm
 
 
+def missing() -> dict[str, str]:
+    """Baselines that cannot run on this system, and why."""
+    try:
+        _lightgbm()
+    except ImportError as problem:
+        return {"gradient_boosting": str(problem)}
+    return {}
+
+
 class GradientBoosting(Trees):
     """Gradient boosting on binned RSSI by LightGBM (Ke et al. 2017), each axis of the position for itself.
 
