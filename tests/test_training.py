@@ -59,17 +59,6 @@ def test():
 
 
 @pytest.fixture
-def quick_fit(monkeypatch):
-    """Stands for `training.fit` where only what is done with its result matters; it moves each weight by 0.25."""
-
-    def fit(model, train, validation, *, epochs, **settings):
-        model.set_weights([weight + 0.25 for weight in model.get_weights()])
-        return pd.DataFrame([dict.fromkeys(COLUMNS, 1 / 3) | {"epoch": epoch + 1} for epoch in range(epochs)])
-
-    monkeypatch.setattr(training, "fit", fit)
-
-
-@pytest.fixture
 def no_training(monkeypatch):
     def called(*arguments, **settings):
         raise AssertionError("trained again")
