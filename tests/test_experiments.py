@@ -129,7 +129,7 @@ def test_spoilt_rows_keep_their_values_and_lose_what_they_say(prepared, what):
 
 
 def test_controls_start_from_what_they_say(prepared, how, monkeypatch):
-    """The base model before any training, and how long it is trained; of networks with as few layers as there can be."""
+    """The base model before any training, and how long it is trained; the networks have the fewest layers."""
     small = {"encoder": {"hidden": (), "latent": 8}, "base_model": {"hidden": (), "intermediate": 8}}
     monkeypatch.setitem(models.CONFIGS, models.DEFAULT, small | {"predictive_head": {"hidden": ()}})
     started, epochs = {}, {}
@@ -192,9 +192,7 @@ def test_a_comparator_that_learnt_from_other_rows_is_trained_anew(prepared, how,
 TINY = {"epochs": 1, "network": {"hidden": (16,)}, "grids": {"random": {"cell": 400.0}}}
 
 
-def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not_learn(
-    prepared, simulated, quick_fit
-):
+def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not_learn(prepared, simulated, quick_fit):
     sets = [experiments.processed(protocol, prepared) for protocol in ("pooled", "random")]
     for validates, part in ((False, "test"), (True, "validation")):
         cell = experiments.Cell("unified", ("pooled", "random"), 0, validates=validates)
