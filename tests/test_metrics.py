@@ -217,7 +217,7 @@ def test_where_all_rows_are_alike_the_interval_is_that_over_seeds():
 
 def coverage(simulated, true):
     """Share of simulated comparisons whose interval holds the true difference."""
-    found = [compared(*simulated(np.random.default_rng(number)), resamples=400) for number in range(400)]
+    found = [compared(*simulated(np.random.default_rng(number)), resamples=1000) for number in range(400)]
     return np.mean([line["low_m"] <= true <= line["high_m"] for line in found])
 
 
