@@ -6,9 +6,10 @@ import socket
 import subprocess
 
 import hypothesis
+import pandas as pd
 import pytest
 
-from lib import datasets, paths, simulate, splits
+from lib import datasets, paths, simulate, splits, training
 from lib.localizer import Localizer
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -101,6 +102,24 @@ def apart():
 def localizer(apart):
     """A small one of both environments."""
     return Localizer.fit(apart[0], calibration=0.3, epochs=4, batch_size=64, network={"hidden": (64, 64)})
+
+
+@pytest.fixture
+def quick_fit(monkeypatch):
+    """Stands for `training.fit` where only what is done with its result matters; it moves each weight by 0.25."""
+
+    def fit(model, train, validation, *, epochs, **settings):
+        model.set_weights([weight + 0.25 for weight in model.get_weights()])
+        values = dict.fromkeys(("loss", "rmse", "val_loss", "val_rmse"), 1 / 3)
+        return pd.DataFrame([{"epoch": epoch + 1} | values for epoch in range(epochs)])
+
+    monkeypatch.setattr(training, "fit", fit)
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Leaves every network with its first weights, where only what is around the training matters."""
+    monkeypatch.setattr(training, "fit", lambda *parts, **settings: pd.DataFrame({"epoch": [1]}))
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The command line, from a user's CSV to positions, and what it says when something is wrong."""
 
+import contextlib
+import io
 import os
 import re
 import subprocess
@@ -11,7 +13,7 @@ import pandas as pd
 import pytest
 
 from lib import __main__ as command
-from lib import paths, scans, simulate
+from lib import paths, scans, simulate, training
 from lib.localizer import Localizer
 
 SMALL = ("--epochs", "1", "--batch-size", "64", "--hidden", "8")
@@ -49,30 +51,49 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def fitted(files, tmp_path_factory):
-    """A localizer that the command line fitted, by its directory, and what it printed."""
-    directory = tmp_path_factory.mktemp("fitted") / "localizer"
-    sources = [f"{name}={files / name}.csv" for name in ("office", "town")]
-    finished = subprocess.run(
-        [sys.executable, "-m", "lib", "fit", *sources, "--output", directory, *SMALL],
-        cwd=paths.ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    return directory, finished
+def fit(tmp_path_factory):
+    """Fits a localizer in this process; returns its directory, what the command printed, and its progress."""
+
+    def of(*arguments):
+        directory = tmp_path_factory.mktemp("fitted") / "localizer"
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            contextlib.redirect_stdout(io.StringIO()) as printed,
+            contextlib.redirect_stderr(io.StringIO()) as progress,
+        ):
+            patched.setattr(sys, "argv", ["lib", "fit", *arguments, "--output", str(directory), *SMALL])
+            command.main()
+        return directory, printed.getvalue(), progress.getvalue()
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def sources(files):
+    return [f"{name}={files / name}.csv" for name in ("office", "town")]
+
+
+@pytest.fixture(scope="module")
+def fitted(fit, sources):
+    """A localizer that the command line fitted of office and town, as `fit` returns it."""
+    return fit(*sources)
+
+
+@pytest.fixture(scope="module")
+def of_devices(fit, sources):
+    """A localizer of the office alone, which held out whole devices."""
+    return fit(sources[0], "--whole-devices")
 
 
 # === From files to positions ===
 
 
 def test_fit_reports_on_rows_that_it_held_out(fitted):
-    directory, finished = fitted
-    table = {line.split()[0]: line.split()[1:] for line in finished.stdout.splitlines() if line.strip()}
+    directory, printed, progress = fitted
+    table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     assert table["environment"] == ["office", "town"] and all(15 < int(n) < 45 for n in table["rows"])
     assert table["mean_m"] and table["coverage_90"] and len(table["floor_hit"]) == 1
-    assert "localizer:" in finished.stderr  # its progress
+    assert "localizer:" in progress
     known = Localizer.load(directory).environments
     assert [one.name for one in known] == ["office", "town"] and [one.release.file for one in known] == [
         "office.csv",
@@ -81,7 +102,7 @@ def test_fit_reports_on_rows_that_it_held_out(fitted):
 
 
 def test_predict_is_the_same_for_scans_in_every_form(run, fitted, files, tmp_path):
-    directory, _ = fitted
+    directory, *_ = fitted
     tables = {}
     for form in ("wide", "long"):
         run("predict", directory, files / f"{form}.csv", "--form", form, "--output", tmp_path / "found.csv")
@@ -94,7 +115,7 @@ def test_predict_is_the_same_for_scans_in_every_form(run, fitted, files, tmp_pat
 
 
 def test_predict_prints_what_the_library_says(run, fitted, files, tmp_path):
-    directory, _ = fitted
+    directory, *_ = fitted
     (tmp_path / "printed.csv").write_text(run("predict", directory, files / "wide.csv", "--levels", "0.75"))
     printed = pd.read_csv(tmp_path / "printed.csv", index_col="scan")
     expected = Localizer.load(directory).predict(pd.read_csv(files / "wide.csv"), levels=(0.75,))
@@ -103,21 +124,21 @@ def test_predict_prints_what_the_library_says(run, fitted, files, tmp_path):
 
 
 def test_evaluate_reports_on_a_file(run, fitted, files):
-    directory, _ = fitted
+    directory, *_ = fitted
     printed = run("evaluate", directory, f"office={files / 'office.csv'}", f"town={files / 'town.csv'}")
     assert re.search(r"^rows +301 +300$", printed, flags=re.MULTILINE)
     assert "coverage_50" in printed
 
 
-def test_the_name_of_the_only_environment_can_be_left_out(run, files, tmp_path):
-    run("fit", f"town={files / 'town.csv'}", "--output", tmp_path / "localizer", *SMALL)
-    assert re.search(r"^environment +town$", run("evaluate", tmp_path / "localizer", files / "town.csv"), re.MULTILINE)
+def test_the_name_of_the_only_environment_can_be_left_out(run, files, of_devices):
+    directory, *_ = of_devices
+    assert re.search(r"^environment +office$", run("evaluate", directory, files / "office.csv"), re.MULTILINE)
 
 
-def test_whole_devices_can_be_held_out(run, files, tmp_path):
-    arguments = ["fit", f"office={files / 'office.csv'}", "--whole-devices", "--output", tmp_path / "localizer", *SMALL]
-    assert re.search(r"^environment +office$", run(*arguments), re.MULTILINE)
-    assert Localizer.load(tmp_path / "localizer").provenance["settings"]["whole_groups"] is True
+def test_whole_devices_can_be_held_out(of_devices):
+    directory, printed, _ = of_devices
+    assert re.search(r"^environment +office$", printed, re.MULTILINE)
+    assert Localizer.load(directory).provenance["settings"]["whole_groups"] is True
 
 
 @pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "export"])
@@ -170,6 +191,31 @@ def test_a_process_says_it_without_a_traceback(tmp_path):
     assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
+def test_a_process_reports_the_same(fitted, sources, tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-m", "lib", "fit", *sources, "--output", tmp_path / "localizer", *SMALL],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    directory, printed, _ = fitted
+    assert finished.stdout.replace(str(tmp_path / "localizer"), str(directory)) == printed
+    assert "localizer:" in finished.stderr
+
+
+def test_a_fit_that_is_interrupted_leaves_no_localizer(run, files, tmp_path, monkeypatch):
+    def interrupted(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "fit", interrupted)
+    said = run("fit", f"town={files / 'town.csv'}", "--output", tmp_path / "localizer", *SMALL)
+    assert said == "interrupted: nothing was written" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_fit_that_is_killed_leaves_no_localizer(files, tmp_path):
     told, directory = tmp_path / "told", tmp_path / "localizer"
     arguments = ["fit", f"town={files / 'town.csv'}", "--output", directory, "--epochs", "100000", "--hidden", "8"]

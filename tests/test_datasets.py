@@ -134,15 +134,15 @@ def test_unknown_environment_is_named(data_folders):
         datasets.load("nowhere")
 
 
-def test_full_lorawan_release_is_read_and_split(data_folders, monkeypatch):
-    """As many rows and columns as the published file; it is preferred to the subset when both are at hand."""
-    rows = 130_429
+@pytest.mark.parametrize("rows", [13_000, pytest.param(130_429, marks=pytest.mark.slow)])
+def test_full_lorawan_release_is_read_and_split(data_folders, monkeypatch, rows):
+    """As many columns as the published file, and rows; it is preferred to the subset when both are at hand."""
     about = lorawan_table(rows)
     seconds = pd.Timestamp("2018-11-01") + pd.to_timedelta(np.arange(rows) * 7, unit="s")
     about.insert(72, "RX Time", seconds.strftime("%Y-%m-%dT%H:%M:%S.123000+00:00"))
     about.insert(73, "SF", 7 + np.arange(rows) % 6)
     about.insert(74, "HDOP", 1.5)
-    assert about.shape == (130_429, 77)
+    assert about.shape == (rows, 77)
     content = csv(about)
     put(data_folders[1], register(monkeypatch, "lorawan_full", content, rows), content)
     subset = csv(lorawan_table(20).assign(split="val"))

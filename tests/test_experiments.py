@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import experiments, models, preprocess, results, splits, sweep, training
+from lib import baseline_networks, experiments, models, preprocess, results, splits, sweep, training
 
 # === Cells ===
 
@@ -129,7 +129,9 @@ def test_spoilt_rows_keep_their_values_and_lose_what_they_say(prepared, what):
 
 
 def test_controls_start_from_what_they_say(prepared, how, monkeypatch):
-    """The base model before any training, and how long it is trained."""
+    """The base model before any training, and how long it is trained; the networks have the fewest layers."""
+    small = {"encoder": {"hidden": (), "latent": 8}, "base_model": {"hidden": (), "intermediate": 8}}
+    monkeypatch.setitem(models.CONFIGS, models.DEFAULT, small | {"predictive_head": {"hidden": ()}})
     started, epochs = {}, {}
 
     def fit(model, train, validation, **settings):
@@ -162,7 +164,9 @@ def test_controls_start_from_what_they_say(prepared, how, monkeypatch):
 
 
 @pytest.mark.parametrize("model", experiments.COMPARATORS)
-def test_every_comparator_gives_rows_and_is_recalled(prepared, how, simulated, monkeypatch, model):
+def test_every_comparator_gives_rows_and_is_recalled(prepared, how, simulated, monkeypatch, request, model):
+    if model in baseline_networks.NETWORKS and model != "mlp_plain":  # one is trained, which takes seconds
+        request.getfixturevalue("untrained")
     (cell, *_) = experiments.cells([model], ["pooled"], [0])
     (row,) = experiments.result_rows(cell, how, prepared)
     assert {"environment": "ujiindoorloc", "protocol": "pooled", "model": model}.items() <= row.items()
@@ -188,7 +192,7 @@ def test_a_comparator_that_learnt_from_other_rows_is_trained_anew(prepared, how,
 TINY = {"epochs": 1, "network": {"hidden": (16,)}, "grids": {"random": {"cell": 400.0}}}
 
 
-def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not_learn(prepared, simulated):
+def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not_learn(prepared, simulated, quick_fit):
     sets = [experiments.processed(protocol, prepared) for protocol in ("pooled", "random")]
     for validates, part in ((False, "test"), (True, "validation")):
         cell = experiments.Cell("unified", ("pooled", "random"), 0, validates=validates)

@@ -157,7 +157,7 @@ def test_copies_are_numbered_by_their_hash_however_few_rows_are_hashed_at_once(c
     """The splits draw by these numbers: another numbering is another split."""
     columns = np.column_stack([np.nan_to_num(campus.rssi, nan=1.0), campus.position])
     hashed = pd.util.hash_pandas_object(pd.DataFrame(columns).assign(f=campus.floor, b=campus.building), index=False)
-    monkeypatch.setattr(fingerprints, "LEAST_ROWS", 7)
+    monkeypatch.setattr(fingerprints, "LEAST_ROWS", 70)
     monkeypatch.setattr(fingerprints, "VALUES_AT_ONCE", 1)
     numbers = dataclasses.replace(campus).copy_id
     np.testing.assert_array_equal(numbers, np.unique(hashed, return_inverse=True)[1])

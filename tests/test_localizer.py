@@ -67,7 +67,7 @@ def test_what_hears_nothing_known_is_nowhere(localizer):
     assert len(localizer.predict([])) == 0
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.data())
 def test_equal_scans_in_any_form_have_equal_positions(localizer, data):
     levels = st.dictionaries(st.sampled_from([*localizer.transmitters, "z"]), st.integers(-127, -40), max_size=8)
@@ -82,7 +82,7 @@ def test_equal_scans_in_any_form_have_equal_positions(localizer, data):
     pd.testing.assert_frame_equal(found, expected, check_index_type=False)
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.data())
 def test_an_impossible_value_never_has_a_position(localizer, data):
     value = data.draw(st.one_of(st.integers(1), st.just(-200), st.text(), st.just(np.inf), st.booleans()))
@@ -174,27 +174,32 @@ def office():
     return dataclasses.replace(made, name="office", frame=Frame(None), position=position)
 
 
-def test_metres_of_an_own_plane_come_back_without_degrees(office):
-    found = Localizer.fit([office], **TINY).predict(wide(office))
-    inside = found[found["located"]]
+@pytest.fixture(scope="module")
+def told(office):
+    """What a localizer of the office, fitted with seed 1, says of its scans."""
+    return Localizer.fit([office], 1, **TINY).predict(wide(office))
+
+
+def test_metres_of_an_own_plane_come_back_without_degrees(office, told):
+    inside = told[told["located"]]
     assert (inside[["x", "y"]] > office.position.min(axis=0) - 1).all(axis=None)
     assert (inside[["x", "y"]] < office.position.max(axis=0) + 1).all(axis=None)
-    assert found[["latitude", "longitude"]].isna().all(axis=None)
+    assert told[["latitude", "longitude"]].isna().all(axis=None)
 
 
-def test_basements_are_floors(office):
+def test_basements_are_floors(office, quick_fit):
     deep = dataclasses.replace(office, floor=np.full(len(office), -1))
     found = Localizer.fit([deep], **TINY).predict(wide(office))
     assert (found["floor"][found["located"]] == -1).all()
 
 
-def test_the_same_seed_gives_the_same_localizer(office):
-    one, same, other = (Localizer.fit([office], seed, **TINY).predict(wide(office)) for seed in (1, 1, 2))
-    pd.testing.assert_frame_equal(one, same)
-    assert (one["x"] != other["x"]).any()
+def test_the_same_seed_gives_the_same_localizer(office, told):
+    same, other = (Localizer.fit([office], seed, **TINY).predict(wide(office)) for seed in (1, 2))
+    pd.testing.assert_frame_equal(told, same)
+    assert (told["x"] != other["x"]).any()
 
 
-def test_another_seed_calibrates_on_other_rows(office, parts):
+def test_another_seed_calibrates_on_other_rows(office, parts, quick_fit):
     drawn = []
     for seed in (0, 1, 1):
         Localizer.fit([office], seed, whole_groups=True, **TINY)
@@ -202,7 +207,7 @@ def test_another_seed_calibrates_on_other_rows(office, parts):
     assert drawn[0] != drawn[1] == drawn[2] and len(drawn[0]) == len(drawn[1])
 
 
-def test_a_transmitter_of_two_environments_is_one_input(office):
+def test_a_transmitter_of_two_environments_is_one_input(office, quick_fit):
     half = office.building == 0
     parts = [dataclasses.replace(office[rows], name=name) for name, rows in {"one": half, "two": ~half}.items()]
     both = Localizer.fit(parts, **TINY)
@@ -210,7 +215,7 @@ def test_a_transmitter_of_two_environments_is_one_input(office):
     assert set(both.predict(wide(office))["environment"].dropna()) <= {"one", "two"}
 
 
-def test_a_transmitter_that_no_learning_row_hears_is_not_known(office):
+def test_a_transmitter_that_no_learning_row_hears_is_not_known(office, quick_fit):
     extra = np.column_stack([office.rssi, np.full(len(office), np.nan, dtype=np.float32)])
     made = dataclasses.replace(office, rssi=extra, transmitters=(*office.transmitters, "silent"))
     fitted = Localizer.fit([made], **TINY)
@@ -231,7 +236,7 @@ def parts(monkeypatch):
     return seen
 
 
-def test_whole_groups_can_calibrate(office, parts):
+def test_whole_groups_can_calibrate(office, parts, quick_fit):
     Localizer.fit([office], whole_groups=True, **TINY)
     assert not set(parts["learning"][0].group) & set(parts["held_out"][0].group)
     Localizer.fit([office], **TINY)
@@ -240,7 +245,7 @@ def test_whole_groups_can_calibrate(office, parts):
     assert set(parts["learning"][0].group) & set(parts["held_out"][0].group)
 
 
-def test_each_environment_can_be_calibrated_in_its_own_way(office, parts):
+def test_each_environment_can_be_calibrated_in_its_own_way(office, parts, quick_fit):
     town = dataclasses.replace(simulate.city(400, n_gateways=30), group=None)
     made = Localizer.fit([office, town], calibration=[0.5, 0.1], whole_groups=[True, False], **TINY)
     learning, held_out = (set(parts[name][0].group) for name in ("learning", "held_out"))

@@ -71,7 +71,7 @@ def test_what_is_not_heard_is_at_the_lower_bound(rssi, limits, random):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(module_of_blocks, "LEAST_ROWS", 11)
+    monkeypatch.setattr(module_of_blocks, "LEAST_ROWS", 101)
     monkeypatch.setattr(module_of_blocks, "VALUES_AT_ONCE", 1)
 
 

@@ -1,16 +1,14 @@
 """What is read off the cost of growing data: the exponents, and what is left out of them."""
 
-import os
-import subprocess
+import json
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks import scaling
+from benchmarks import scaling, steps
 from lib import plots
-from lib.paths import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -53,21 +51,35 @@ def test_figure_names_what_was_refused_and_every_exponent(rows):
     assert [text.get_text() for text in figure.axes[2].texts] == ["1,000,000 × 10,000,\n40 GB: refused"]
 
 
-def test_steps_measure_what_the_ones_before_left(tmp_path):
-    for step in ("simulate", "load"):
-        answer = scaling.measure(step, tmp_path, 300, 20)
+@pytest.fixture
+def step_here(monkeypatch, capsys):
+    """Does a step in this process, and returns what it answers: another would import for seconds what is here."""
+
+    def answer(step, folder, n_rows, n_transmitters):
+        monkeypatch.setattr(sys, "argv", ["steps.py", step, str(folder), str(n_rows), str(n_transmitters)])
+        steps.main()
+        return json.loads(capsys.readouterr().out)
+
+    return answer
+
+
+def test_steps_measure_what_the_ones_before_left(tmp_path, step_here):
+    for measure, step in ((step_here, "simulate"), (scaling.measure, "load")):
+        answer = measure(step, tmp_path, 300, 20)
         assert answer["seconds"] > 0 and answer["peak_mb"] >= 0
     with pytest.raises(RuntimeError, match="process of 300 × 20 failed"):
         scaling.measure("process", tmp_path / "nowhere", 300, 20)
 
 
-def test_what_no_machine_has_memory_for_is_refused(tmp_path):
-    answer = scaling.measure("simulate", tmp_path, 10**9, 10**6)
+def test_what_no_machine_has_memory_for_is_refused(tmp_path, step_here):
+    answer = step_here("simulate", tmp_path, 10**9, 10**6)
     assert set(answer) == {"refused"} and "1,000,000,000 rows × 1,000,000 transmitters need" in answer["refused"]
 
 
-def test_help_names_the_sizes():
-    command = [sys.executable, ROOT / "benchmarks" / "scaling.py", "--help"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+def test_help_names_the_sizes(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["scaling.py", "--help"])
+    with pytest.raises(SystemExit) as end:
+        scaling.main()
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
     assert "--rows" in printed and "1000000" in printed and "--transmitters" in printed
