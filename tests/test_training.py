@@ -84,10 +84,16 @@ def assert_same_run(one: training.Run, other: training.Run) -> None:
 
 @pytest.fixture(scope="module")
 def fitted(train, validation):
-    """A small localizer after 30 epochs, and its curves."""
+    """A small localizer after 30 epochs, its curves, and how many batches it was trained on."""
     keras.utils.set_random_seed(0)
     model = small_localizer()
-    return model, training.fit(model, train, validation, **SETTINGS | {"epochs": 30})
+    curves = training.fit(model, train, validation, **SETTINGS | {"epochs": 30})
+    return model, curves, int(latest_trainer().network.optimizer.iterations)
+
+
+def latest_trainer():
+    """What trained the network of the last `fit`."""
+    return list(training._TRAINERS.values())[-1]
 
 
 def test_fit_lowers_the_loss_and_returns_one_row_an_epoch(fitted):
@@ -100,11 +106,11 @@ def test_fit_lowers_the_loss_and_returns_one_row_an_epoch(fitted):
 
 def test_fit_sees_every_row_in_every_epoch(fitted):
     """70 rows are five batches of 16, the last one not full."""
-    assert int(fitted[0].optimizer.iterations) == 30 * 5
+    assert fitted[2] == 30 * 5
 
 
 def test_curves_are_of_the_validation_rows(fitted, validation):
-    model, curves = fitted
+    model, curves, _ = fitted
     error = keras.ops.convert_to_numpy(model(validation[0])) - validation[1]
     assert curves["val_rmse"].iloc[-1] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
     assert curves["val_loss"].iloc[-1] == pytest.approx(np.mean(error**2), rel=1e-4)
@@ -125,19 +131,94 @@ def test_fit_is_what_keras_does(train, validation, monkeypatch):
     pd.testing.assert_frame_equal(ours, theirs[ours.columns], rtol=1e-4)
 
 
-def test_fit_leaves_no_graph_behind(fitted, train, validation):
-    """A graph holds the rows of its training, and one process may train hundreds of networks.
+def test_a_loss_of_its_own_leaves_no_graph_behind(fitted, train, validation):
+    """Its graph holds numbers of this one training, and one process may train hundreds of networks.
 
     `fitted` was trained before: TensorFlow keeps one graph of its own from the first training.
     """
-
     gc.freeze()  # what was there before is passed over
     try:
-        training.fit(plain(), train, validation, **SETTINGS)
+        training.fit(plain(), train, validation, **SETTINGS | {"loss": keras.losses.MeanSquaredError()})
         gc.collect()
         assert not any(issubclass(type(found), tf.Graph) for found in gc.get_objects())
     finally:
         gc.unfreeze()
+
+
+# === Trainers that are kept ===
+
+
+def trained_plain(train, validation, seed, **changes):
+    """Weights and curves of the plain network with a seed."""
+    keras.utils.set_random_seed(seed)
+    model = plain()
+    curves = training.fit(model, train, validation, **SETTINGS | changes)
+    return model.get_weights(), curves
+
+
+def test_a_second_training_of_an_architecture_traces_nothing_and_gives_what_a_first_one_does(train, validation):
+    trained_plain(train, validation, seed=1)
+    trainer = latest_trainer()
+    weights, curves = trained_plain(train, validation, seed=2)
+    assert latest_trainer() is trainer
+    training._TRAINERS.clear()
+    expected_weights, expected_curves = trained_plain(train, validation, seed=2)
+    assert latest_trainer() is not trainer
+    assert_same_weights(weights, expected_weights)
+    pd.testing.assert_frame_equal(curves, expected_curves, check_exact=True)
+
+
+class Idle:
+    """Stands for a trainer; it trains nothing."""
+
+    def __init__(self, network, *settings):
+        self.network = network
+
+    def start_from(self, model):
+        pass
+
+    def train(self, *rows, **settings):
+        return [{"loss": 1.0}]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"epochs": 4}, {"batch_size": 8}, {"learning_rate": 0.02}, {"weight_decay": 0.1}, {"decay": False}]
+)
+def test_other_settings_have_another_trainer(train, validation, monkeypatch, changes):
+    monkeypatch.setattr(training, "_Trainer", Idle)
+    monkeypatch.setattr(training, "_TRAINERS", {})
+    for seed in (0, 1):
+        trained_plain(train, validation, seed)
+        trained_plain(train, validation, seed, **changes)
+    assert len(training._TRAINERS) == 2
+
+
+def test_a_frozen_base_model_has_another_trainer_and_stays_as_it_is(train, validation):
+    keras.utils.set_random_seed(0)
+    free, frozen = small_localizer(), small_localizer()
+    frozen.get_layer("base_model").trainable = False
+    trained = {}
+    for model in (free, frozen):
+        before = model.get_layer("base_model").trainable_weights or model.get_layer("base_model").weights
+        kernel = keras.ops.convert_to_numpy(before[0])
+        training.fit(model, train, validation, **SETTINGS)
+        trained[model is frozen] = not np.array_equal(kernel, keras.ops.convert_to_numpy(before[0]))
+    assert trained == {False: True, True: False}
+
+
+def test_trainers_hold_no_rows_and_are_few(train, validation, monkeypatch):
+    monkeypatch.setattr(training, "KEPT_TRAINERS", 1)
+    monkeypatch.setattr(training, "_TRAINERS", {})
+    trained_plain(train, validation, seed=0)
+    first = latest_trainer()
+    shapes = [tuple(tensor.shape) for graph in first.epochs.values() for tensor in graph.captured_inputs]
+    assert (len(train[0]), 5) not in shapes and (len(train[0]), 2) not in shapes
+    trained_plain(train, validation, seed=0, batch_size=32)
+    assert list(training._TRAINERS.values()) != [first]
+    assert len(training._TRAINERS) == 1
+
+
+# === Stopping ===
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "another"])
