@@ -33,9 +33,13 @@ CONFIDENCE = 0.95
 
 
 def records(built: Path) -> list[dict]:
-    """What `notebooks/run.py` left of each notebook that ran to its end, in their order."""
-    found = [json.loads(path.read_text()) for path in sorted(built.glob("[0-9][0-9]_*.json"))]
-    return [record for record in found if (built / f"{record['notebook']}.ipynb").exists()]
+    """What `notebooks/run.py` left of each notebook of `make all` that ran to its end, in their order."""
+    found = []
+    for path in sorted(built.glob("[0-9][0-9]_*.json")):
+        searches = path.name.startswith("00_")  # by `make search`
+        if path.with_suffix(".ipynb").exists() and not searches:
+            found.append(json.loads(path.read_text()))
+    return found
 
 
 def pipeline_table(notebooks: Sequence[dict]) -> pd.DataFrame:
