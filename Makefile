@@ -55,9 +55,12 @@ setup: $(VENV) ## Create .venv from requirements.lock
 data: $(VENV) ## Find or download the measured data and check it
 	$(BIN)/python -m lib.datasets
 
-# A second make inherits what was said on the command line. It is started like any command: a recursion that make knows
-# of would start the workers for `make -n`, too.
-AGAIN = MAKEFLAGS= MAKELEVEL=0 $(BIN)/python -m lib.workers --log $(BUILT)/workers.log $(MAKE) --no-print-directory $(MAKEOVERRIDES)
+# A second make is told what was said on the command line. It is started like any command: a recursion that make knows of
+# would start the workers for `make -n`, too. Make expands all lines of a recipe before it runs the first, so that the
+# date in the second is that of the beginning.
+JOBS = $(filter -j%,$(MAKEFLAGS)) $(if $(findstring k,$(firstword -$(MAKEFLAGS))),-k)
+AGAIN = MAKEFLAGS= MAKELEVEL=1 $(BIN)/python -m lib.workers --log $(BUILT)/workers.log \
+	$(MAKE) --no-print-directory $(JOBS) $(MAKEOVERRIDES)
 all: $(VENV) ## Run notebooks 01 to 10, three seeds: every figure, table and result, into outputs/full
 	@$(AGAIN) notebooks
 	@$(BIN)/python -m lib.reproduction $(BUILT) --started $(shell date +%s)
@@ -114,8 +117,8 @@ tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
 	$(BIN)/ruff check --fix .
 
 clean: ## Delete all that can be made again but the committed results and .venv
-	rm -rf outputs/notebooks outputs/models outputs/full outputs/benchmark outputs/smoke outputs/lab
-	rm -rf outputs/results/errors data/processed
+	rm -rf outputs/notebooks outputs/models outputs/full outputs/benchmark outputs/smoke outputs/lab \
+		outputs/simulated outputs/results/errors data/processed
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 NEEDED := Python 3.11, 3.12 or 3.13 is needed

@@ -2,7 +2,7 @@
 
 Each implementation runs in a process of its own (`worker.py`), on the same network and rows. They take turns, so that
 whatever else the machine does meets all of them, and the median over the turns counts. `make bench` runs it: on an
-otherwise idle machine, after `make all`, whose notebooks' times it reads. PROFILE and DATA mean what they mean there.
+otherwise idle machine. PROFILE and DATA mean what they mean for `make all`.
 """
 
 import argparse

@@ -9,6 +9,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
 
 # The same number of threads gives the same weights on the same machine; "as many as there are cores" would not.
 THREADS = os.environ.get("FINGERPRINT_THREADS", "1")
@@ -40,3 +42,23 @@ def quiet_import() -> Iterator[None]:
         finally:
             os.dup2(screen, 2)
             os.close(screen)
+
+
+@contextmanager
+def stderr_in(log: Path) -> Iterator[TextIO]:
+    """Send to a file what this process, and processes that it starts, write to stderr.
+
+    Yields:
+        The screen, or whatever stderr was before.
+    """
+    sys.stderr.flush()
+    screen = os.fdopen(os.dup(2), "w")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield screen
+    finally:
+        sys.stderr.flush()
+        os.dup2(screen.fileno(), 2)
+        screen.close()

@@ -42,11 +42,23 @@ def records(built: Path) -> list[dict]:
     return found
 
 
+def is_measurement(built: Path, notebooks: Sequence[dict], started: float | None) -> bool:
+    """Whether a run since `started` made everything itself: all notebooks, and each training that one recalled."""
+    if started is None or any(record["started"] < started for record in notebooks):
+        return False
+    trained, recalled = set(), set()
+    for path in built.glob("*.trainings.csv"):
+        for line in path.read_text().splitlines():
+            what, _, name = line.split(",", 2)
+            (trained if what == "trained" else recalled).add(name)
+    return recalled <= trained
+
+
 def pipeline_table(notebooks: Sequence[dict]) -> pd.DataFrame:
     """The records for reading, one row a notebook and one for their sum, all text."""
-    table = pd.DataFrame(notebooks)[["notebook", "seconds", "trained", "recalled"]]
+    table = pd.DataFrame(notebooks, columns=["notebook", "seconds", "trained", "recalled"])
     sums = table.drop(columns="notebook").sum(min_count=1)
-    table.loc[len(table)] = ["all", *sums]
+    table.loc[len(table)] = ["sum", *sums]
     counts = table[["trained", "recalled"]].astype("Int64").astype(object).fillna("")
     return pd.DataFrame(
         {
@@ -95,19 +107,19 @@ def machine_name(about: dict) -> str:
 
 def pipeline_note(about: dict) -> str:
     """One sentence on how long a run took, from its provenance."""
-    return (
-        f"All notebooks took {about['seconds'] / 60:.1f} minutes, several at a time: profile {about['profile']}, "
-        f"commit {about['commit']}, {machine_name(about)}."
-    )
+    took = "A run that continued another"
+    if about["seconds"] is not None:
+        took = f"All notebooks took {about['seconds'] / 60:.1f} minutes, several at a time"
+    return f"{took}: profile {about['profile']}, commit {about['commit']}, {machine_name(about)}."
 
 
-def provenance(notebooks: Sequence[dict], profile: str, seconds: float) -> dict:
+def provenance(notebooks: Sequence[dict], profile: str, seconds: float | None) -> dict:
     """What made the results of a run: commit, machine, versions, date, and how long it took.
 
     Args:
         notebooks: see `records`.
         profile: its parameters.
-        seconds: wall time of the whole run.
+        seconds: wall time of the whole run; None if it continued another.
     """
     kept = ("notebook", "seconds", "trained", "recalled")
     return {
@@ -199,9 +211,9 @@ def finish(built: Path, workspace: Workspace, profile: str, simulated: bool, sta
     notebooks = records(built)
     table = pipeline_table(notebooks)
     print(f"\n{table.to_string(index=False)}")
-    # Notebooks that an earlier run made have the times of that run: such a run is no measurement.
-    if started is not None and all(record["started"] >= started for record in notebooks):
-        about = provenance(notebooks, profile, time.time() - started)
+    seconds = time.time() - started if is_measurement(built, notebooks, started) else None
+    if any(record["started"] >= (started or 0) for record in notebooks):
+        about = provenance(notebooks, profile, seconds)
         with replacing(workspace.results / "provenance.json") as temporary:
             temporary.write_text(json.dumps(about, indent=2) + "\n")
         results.write_table(table, workspace.tables, "speed_pipeline", pipeline_note(about), simulated)

@@ -84,7 +84,7 @@ def _epoch(step: Callable, rows: tuple, batch_size: int) -> Callable:
 class _Trainer:
     """A compiled network and the graphs of its epochs (TensorFlow only).
 
-    Tracing a graph takes as long as several epochs of a small network. So the trainer of an architecture is kept, and
+    Tracing a graph takes as long as several epochs of a small network. So the trainer of an architecture can be kept:
     a later training of the same architecture and settings only puts its own first weights in.
     """
 
@@ -147,10 +147,11 @@ def _without_seeds(config):
 
 
 def _copy_of(model: keras.Model) -> keras.Model:
-    """A network of the same architecture. Its first weights are drawn, but no number that later draws would get."""
-    state = random.getstate()
+    """A network of the same architecture. Later random numbers are what they would be without it."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002, first weights and seeds are drawn from these
     copy = model.__class__.from_config(model.get_config())
-    random.setstate(state)
+    random.setstate(states[0])
+    np.random.set_state(states[1])  # noqa: NPY002
     return copy
 
 
@@ -179,13 +180,14 @@ def _fit_in_memory(
     train: tuple,
     validation: tuple | None,
     batch_size: int,
+    reuse: bool,
     **training,
 ) -> list[dict]:
-    """Train `model` by the trainer of its architecture, by a new one if there is none (TensorFlow only)."""
+    """Train `model` on rows that stay in memory, with `reuse` by the trainer of its architecture (TensorFlow only)."""
     train = keras.tree.map_structure(keras.ops.convert_to_tensor, train)
     if validation is not None:
         validation = keras.tree.map_structure(keras.ops.convert_to_tensor, validation)
-    if isinstance(compiling["loss"], keras.losses.Loss):  # holds numbers of this training, such as positions of places
+    if not reuse:
         return _Trainer(model, compiling, train, validation, batch_size).train(train, validation, **training)
     shapes = [(str(tensor.dtype), list(tensor.shape[1:])) for tensor in keras.tree.flatten((train, validation or ()))]
     about = [model.get_config(), compiling, batch_size, shapes, validation is None]
@@ -214,6 +216,7 @@ def fit(
     weight_decay: float | None = None,
     decay: bool = True,
     patience: int | None = None,
+    reuse: bool = False,
     label: str = "training",
 ) -> pd.DataFrame:
     """Train with Adam.
@@ -227,6 +230,9 @@ def fit(
         decay: whether the learning rate falls to 0 along a cosine over all epochs, or stays what it is.
         patience: stop after so many epochs without a lower validation loss, and go back to the weights that had the
             lowest; None trains all epochs and keeps the last.
+        reuse: whether networks of the same architecture share what is compiled: for networks that are trained many
+            times in a process, whose layers all have names and configurations, and for losses by name. The result is
+            the same.
         label: shown beside the progress bar.
 
     Returns:
@@ -244,7 +250,7 @@ def fit(
     compiling = {"loss": loss, "learning_rate": learning_rate, "weight_decay": weight_decay, "steps": steps}
     if keras.backend.backend() == "tensorflow":
         history = _fit_in_memory(
-            model, compiling, train, validation, batch_size, epochs=epochs, label=label, watchers=watchers
+            model, compiling, train, validation, batch_size, reuse, epochs=epochs, label=label, watchers=watchers
         )
     else:
         _compile(model, **compiling)
@@ -449,7 +455,8 @@ def train_localizer(
 
     x, y = data.part("train")
     predicted, _ = data.part("test" if len(data.split.test) else "validation")
-    return run(folder, build, (x[rows], y[rows]), data.part("validation"), predicted, seed, loss="mse", **settings)
+    parts = (x[rows], y[rows]), data.part("validation")
+    return run(folder, build, *parts, predicted, seed, loss="mse", reuse=True, **settings)
 
 
 def train_umlp(
@@ -472,5 +479,6 @@ def train_umlp(
         parts["test" if len(parts["test"][0]) else "validation"][0],
         seed,
         loss={"environment": "binary_crossentropy", "position": "mse"},
+        reuse=True,
         **settings,
     )

@@ -4,6 +4,7 @@ Run as a command, it starts the workers of this machine once for all that anothe
 """
 
 import argparse
+import contextlib
 import gc
 import hashlib
 import importlib
@@ -21,17 +22,25 @@ from dask.system import CPU_COUNT
 from distributed import Client, Worker, as_completed, get_worker
 from tqdm import tqdm
 
-from lib import THREADS, paths
+from lib import THREADS, paths, stderr_in
 from lib.paths import Workspace
 
 MARK = ".sweep"  # a file by which a worker knows the driver's folder
 QUIET = {"TQDM_DISABLE": "1", "DASK_LOGGING__DISTRIBUTED": "error"}  # workers show no bars of single trainings
+_DATA: dict[str, str] = {}  # on a worker: the DATA that it was told first
 _FILES = sorted(Path(__file__).parent.glob("*.py"))
 CODE = hashlib.sha256(THREADS.encode() + b"".join(path.read_bytes() for path in _FILES)).hexdigest()  # as imported
 
 
-def check_worker(workspace: Workspace, mark: str, code: str, dask_worker: Worker | None = None) -> None:
-    """Raise RuntimeError on a worker that would give other results than the driver, or leave them elsewhere."""
+def check_worker(workspace: Workspace, mark: str, code: str, data: str, dask_worker: Worker | None = None) -> None:
+    """Raise RuntimeError on a worker that would give other results than the driver, or leave them elsewhere.
+
+    Args:
+        workspace, mark: where the driver's runs are, and what its file `MARK` says.
+        code: the driver's `CODE`.
+        data: the driver's `DATA`. A worker keeps to the first that it is told, since it keeps what it loaded.
+        dask_worker: the worker; None is the one that this runs on.
+    """
     worker = dask_worker or get_worker()
     found = workspace.models / MARK
     where = f"the worker at {worker.address}"
@@ -41,20 +50,22 @@ def check_worker(workspace: Workspace, mark: str, code: str, dask_worker: Worker
         raise RuntimeError(f"{where} has imported another version of lib/, or has other FINGERPRINT_THREADS")
     if worker.state.nthreads != 1:
         raise RuntimeError(f"{where} must have one thread (--nthreads 1). Received: {worker.state.nthreads}")
+    if _DATA.setdefault("mode", data) != data:
+        raise RuntimeError(f"{where} has loaded DATA={_DATA['mode']}: start it again. Received: DATA={data}")
+    os.environ["DATA"] = data
 
 
-def on_worker(check: dict, log: str | None, after: object, function: Callable, *arguments):
+def on_worker(check: dict, log: str, after: object, function: Callable, *arguments):
     """`function(*arguments)`, where it may be trusted. Dask waits with it for what is `after`, of which it is free.
 
     Args:
         check: arguments of `check_worker`.
-        log: the driver's TRAINING_LOG, see `training.log`.
+        log: the driver's TRAINING_LOG, see `training.log`; empty if it has none.
         after: the result of an earlier task, or None.
         function, arguments: what to do.
     """
     check_worker(**check)
-    if log is not None:
-        os.environ["TRAINING_LOG"] = log
+    os.environ["TRAINING_LOG"] = log
     # TensorFlow gives back little of what a training took: a worker that Dask paused for its memory would stay paused.
     # Now its nanny ends it when it comes to its limit, and starts it again.
     memory = get_worker().memory_manager
@@ -81,6 +92,18 @@ def local_or_given(workers: int | None = None) -> Client:
     return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None, env=QUIET)
 
 
+def marked(workspace: Workspace) -> str:
+    """What the file says by which workers know the folder of runs; the first driver of all writes it."""
+    mark = workspace.models / MARK
+    if not mark.exists():
+        written = mark.with_name(f"{MARK}-{uuid.uuid4().hex}")
+        written.write_text(uuid.uuid4().hex)
+        with contextlib.suppress(FileExistsError):  # two drivers may come at once
+            os.link(written, mark)
+        written.unlink()
+    return mark.read_text()
+
+
 def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -> tuple[dict, dict]:
     """Have workers do tasks, with a bar.
 
@@ -97,16 +120,14 @@ def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -
         ImportError: if the scheduler does not find this module.
         RuntimeError: if workers at hand cannot take part. On one that comes later, tasks fail.
     """
-    mark = workspace.models / MARK
-    if not mark.exists():
-        with paths.replacing(mark) as temporary:
-            temporary.write_text(uuid.uuid4().hex)
-    check = {"workspace": workspace, "mark": mark.read_text(), "code": CODE}
+    check = {"workspace": workspace, "mark": marked(workspace), "code": CODE, "data": paths.data_mode()}
     client.run_on_scheduler(address)  # anything of lib: without it, no task gets to a worker
-    refused = filter(None, client.run(check_worker, **check, on_error="return").values())
-    if reasons := "\n".join(map(str, refused)):
-        raise RuntimeError(reasons)
-    log = os.environ.get("TRAINING_LOG")
+    answers = client.run(check_worker, **check, on_error="return").values()
+    # Other errors are of workers that just end or start again: these are asked once more with each task.
+    refused = [str(answer) for answer in answers if isinstance(answer, RuntimeError)]
+    if refused:
+        raise RuntimeError("\n".join(refused))
+    log = os.environ.get("TRAINING_LOG", "")
     this_time = uuid.uuid4().hex
     futures, results, failed = {}, {}, {}
     for place, (name, (function, arguments, after)) in enumerate(tasks.items()):
@@ -154,28 +175,26 @@ def refuse(failed: Mapping[str, BaseException]) -> None:
 def main() -> None:
     """The command line: one pool of workers for a command and all that it starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--log", type=Path, default=os.devnull, help="a file for what the workers write to stderr")
+    parser.add_argument(
+        "--log", type=Path, default=Path(os.devnull), help="a file for what the workers write to stderr"
+    )
     parser.add_argument("command", help="what to run, for instance make; its exit status is passed on")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
     given = parser.parse_args()
     command = [given.command, *given.arguments]
     if address():
-        sys.exit(subprocess.call(command))
+        os.execvp(given.command, command)
     environment = dict(os.environ)
     os.environ.update(QUIET)  # a worker imports this module, and with it tqdm, before Dask sets its environment
     logging.getLogger("distributed").setLevel(logging.ERROR)  # a worker that is slow to end is no news
-    screen = os.dup(2)
-    Path(given.log).parent.mkdir(parents=True, exist_ok=True)
-    with open(given.log, "w") as log:
-        os.dup2(log.fileno(), 2)
-    with local_or_given() as client:
+    with stderr_in(given.log) as screen, local_or_given() as client:
         environment["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
         with subprocess.Popen(command, env=environment, stderr=screen) as process:
             # An interrupt from the keyboard reaches the command by itself.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, lambda *_: process.terminate())
             status = process.wait()
-    sys.exit(status)
+    sys.exit(128 - status if status < 0 else status)  # as a shell reports what a signal ended
 
 
 if __name__ == "__main__":

@@ -6,18 +6,17 @@ what the libraries wrote to stderr. A parameter in profiles.yaml that the notebo
 """
 
 import argparse
-import contextlib
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 import papermill
 import yaml
+
+from lib import stderr_in
 
 HERE = Path(__file__).resolve().parent
 
@@ -36,21 +35,6 @@ def parameters(notebook: Path, profile: str) -> dict:
     if unknown:
         raise ValueError(f"profiles.yaml, {profile}: {notebook.name} has no parameter {', '.join(sorted(unknown))}")
     return values
-
-
-@contextlib.contextmanager
-def stderr_in(log: Path) -> Iterator[TextIO]:
-    """Send to `log` what this process and the kernel write to stderr, and give the screen that it took the place of."""
-    sys.stderr.flush()
-    screen = os.fdopen(os.dup(2), "w")
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 2)
-    try:
-        yield screen
-    finally:
-        sys.stderr.flush()
-        os.dup2(screen.fileno(), 2)
-        screen.close()
 
 
 def trainings(log: Path) -> dict[str, int]:

@@ -74,7 +74,7 @@ def numbers(lines: list[str]) -> list[str]:
 def test_help_is_the_default_and_names_every_target(make):
     printed = make().printed
     targets = ("help", "setup", "data", "all", "benchmark", "smoke", "search", "sweep", "bench", "test", "test-all")
-    for target in (*targets, "lab", "lock", "clean"):
+    for target in (*targets, "lab", "lock", "wheels", "tidy", "clean"):
         assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
 
 
@@ -93,13 +93,6 @@ def test_make_all_ends_with_a_summary_of_the_run(make, tmp_path):
     assert make("all").printed.splitlines()[-1] == f"summary of {tmp_path / BUILT}"
 
 
-def test_notebooks_run_after_what_they_read(make):
-    ran = [line[len("notebooks/") :][:2] for line in make("all", "--jobs=1").ran]
-    for earlier, later in (("02", "03"), ("02", "04"), ("02", "07"), ("03", "06"), ("04", "09"), ("08", "09")):
-        assert ran.index(earlier) < ran.index(later)
-    assert {"01", "03", "04", "06", "07"} < set(ran[: ran.index("05")])
-
-
 def test_search_runs_the_notebooks_that_make_all_leaves_out(make):
     assert numbers(make("search").ran) == ["00", "00"]
 
@@ -112,6 +105,11 @@ def test_search_runs_the_notebooks_that_make_all_leaves_out(make):
         ("lib/plots.py", ["01", "02", "03", "04", "05", "06", "07", "08", "09"]),
         ("lib/workers.py", ["03", "04", "05", "06", "07", "08", "09", "10"]),
         ("notebooks/01_explore_rssi.ipynb", ["01", "05"]),
+        ("notebooks/02_preprocess.ipynb", ["02", "03", "04", "05", "06", "07", "09"]),
+        ("notebooks/03_transfer_learning.ipynb", ["03", "05", "06"]),
+        ("notebooks/06_explain_transfer.ipynb", ["05", "06"]),
+        ("notebooks/07_build_unified.ipynb", ["05", "07"]),
+        ("notebooks/08_use_localizer.ipynb", ["08", "09"]),
         ("notebooks/04_umlp.ipynb", ["04", "05", "09"]),
     ],
 )
@@ -149,6 +147,12 @@ def test_an_ended_run_leaves_no_target_and_is_continued(make, tmp_path):
     assert again.returncode == 0
     assert "03" in numbers(again.ran)
     assert "02" not in numbers(again.ran)
+
+
+@pytest.mark.parametrize(("options", "passed_on"), [((), "-j4"), (("-j3",), "-j3"), (("-j3", "-k"), "-k")])
+def test_make_all_passes_on_how_many_jobs_to_run_and_whether_to_keep_going(make, options, passed_on):
+    (line,) = [line for line in make("-n", "all", *options).printed.splitlines() if "lib.workers" in line]
+    assert passed_on in line.split()
 
 
 @pytest.mark.parametrize(("profile", "fills"), [("full", False), ("benchmark", True)])

@@ -92,21 +92,42 @@ def test_a_whole_run_leaves_its_provenance_and_the_time_of_each_notebook(built, 
     assert about["machine"]["cores"] >= 1 and about["machine"]["processor"]
     assert [record["notebook"] for record in about["notebooks"]] == ["01_first", "02_second"]
     table = pd.read_csv(workspace.tables / "speed_pipeline.csv")
-    assert table["notebook"].tolist() == ["01_first", "02_second", "all"]
+    assert table["notebook"].tolist() == ["01_first", "02_second", "sum"]
     assert table["trainings done"].tolist() == [3, 3, 6]
     assert "compared with nothing" in capsys.readouterr().out
 
 
-def test_a_run_that_only_continued_another_is_no_measurement(built, workspace):
-    reproduction.finish(built, workspace, "smoke", True, 100.5)
-    assert not (workspace.results / "provenance.json").exists()
-    assert not (workspace.tables / "speed_pipeline.csv").exists()
+def seconds_of(workspace):
+    return json.loads((workspace.results / "provenance.json").read_text())["seconds"]
+
+
+def test_a_run_that_continued_another_has_a_commit_and_no_time(built, workspace, capsys):
+    reproduction.finish(built, workspace, "smoke", True, 99.0)
+    assert seconds_of(workspace) > 0
+    reproduction.finish(built, workspace, "smoke", True, 100.5)  # the first notebook is older
+    assert seconds_of(workspace) is None
+    assert "A run that continued another" in capsys.readouterr().out
+
+
+def test_a_run_that_recalled_what_it_did_not_train_has_no_time(built, workspace):
+    log = built / "01_first.trainings.csv"
+    for lines, measured in (("trained,1.0,a\nrecalled,1.0,a\n", True), ("trained,1.0,a\nrecalled,1.0,b\n", False)):
+        log.write_text(lines)
+        reproduction.finish(built, workspace, "smoke", True, 99.0)
+        assert (seconds_of(workspace) is not None) == measured
+
+
+def test_a_run_that_did_nothing_leaves_the_provenance_as_it_was(built, workspace):
+    reproduction.finish(built, workspace, "smoke", True, 99.0)
+    before = (workspace.results / "provenance.json").read_bytes()
+    reproduction.finish(built, workspace, "smoke", True, 200.0)
+    assert (workspace.results / "provenance.json").read_bytes() == before
 
 
 def test_a_run_of_the_default_profile_is_compared_with_the_committed_results(built, workspace, capsys):
     committed = results.read(COMMITTED / "benchmark.csv")
     results.write(committed[committed["seed"].isin([0, 1, 2])], workspace.results / "benchmark.csv")
-    reproduction.finish(built, workspace, "full", False, None)
+    reproduction.finish(built, workspace, "full", False, 99.0)
     text = (workspace.outputs / "reproduction.md").read_text()
     assert text in capsys.readouterr().out
     assert "NO" not in text

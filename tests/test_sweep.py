@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import numpy as np
@@ -61,14 +62,46 @@ def worker(nthreads=1):
         ({"mark": "another"}, "does not see the driver's .*models"),
         ({"code": "another"}, "another version of lib/"),
         ({"dask_worker": worker(8)}, "--nthreads 1.*Received: 8"),
+        ({"data": "real"}, "has loaded DATA=simulated: start it again. Received: DATA=real"),
     ],
 )
-def test_a_worker_that_cannot_take_part_is_refused(workspace, changes, message):
-    (workspace.models / workers.MARK).write_text("known")
-    right = {"mark": "known", "code": workers.CODE, "dask_worker": worker()}
+def test_a_worker_that_cannot_take_part_is_refused(workspace, monkeypatch, changes, message):
+    monkeypatch.setattr(workers, "_DATA", {})
+    monkeypatch.setenv("DATA", "auto")
+    right = {"mark": workers.marked(workspace), "code": workers.CODE, "data": "simulated", "dask_worker": worker()}
     workers.check_worker(workspace, **right)
     with pytest.raises(RuntimeError, match=f"the worker at tcp://other:1 .*{message}"):
         workers.check_worker(workspace, **right | changes)
+
+
+def test_drivers_that_come_at_once_leave_one_mark(workspace):
+    with ThreadPoolExecutor(8) as pool:
+        marks = set(pool.map(workers.marked, [workspace] * 8))
+    assert marks == {(workspace.models / workers.MARK).read_text()}
+    assert [path.name for path in workspace.models.iterdir()] == [workers.MARK]
+
+
+def pooled(tmp_path, source, **settings):
+    """A command with a pool of workers."""
+    run = [sys.executable, "-m", "lib.workers", "--log", str(tmp_path / "log"), sys.executable, "-c", source]
+    return subprocess.Popen(run, cwd=paths.ROOT, env=os.environ | SMOKE, text=True, **settings)
+
+
+def test_a_command_gets_the_address_of_the_pool_and_its_status_is_passed_on(tmp_path):
+    source = "import os, sys; print(os.environ['DASK_SCHEDULER_ADDRESS']); print('to see', file=sys.stderr); exit(3)"
+    with pooled(tmp_path, source, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        printed, problems = process.communicate(timeout=120)
+    assert process.returncode == 3
+    assert printed.startswith("tcp://127.0.0.1:")
+    assert problems == "to see\n"
+
+
+def test_the_end_of_a_pool_ends_its_command(tmp_path):
+    source = f"import pathlib, time; pathlib.Path({str(tmp_path / 'begun')!r}).touch(); time.sleep(120)"
+    with pooled(tmp_path, source) as process:
+        wait_for((tmp_path / "begun").exists)
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
 
 
 def outputs_in(folder):

@@ -84,15 +84,14 @@ def assert_same_run(one: training.Run, other: training.Run) -> None:
 
 @pytest.fixture(scope="module")
 def fitted(train, validation):
-    """A small localizer after 30 epochs, its curves, and how many batches it was trained on."""
+    """A small localizer after 30 epochs, and its curves."""
     keras.utils.set_random_seed(0)
     model = small_localizer()
-    curves = training.fit(model, train, validation, **SETTINGS | {"epochs": 30})
-    return model, curves, int(latest_trainer().network.optimizer.iterations)
+    return model, training.fit(model, train, validation, **SETTINGS | {"epochs": 30})
 
 
 def latest_trainer():
-    """What trained the network of the last `fit`."""
+    """What trained the network of the last `fit` that reuses."""
     return list(training._TRAINERS.values())[-1]
 
 
@@ -106,11 +105,11 @@ def test_fit_lowers_the_loss_and_returns_one_row_an_epoch(fitted):
 
 def test_fit_sees_every_row_in_every_epoch(fitted):
     """70 rows are five batches of 16, the last one not full."""
-    assert fitted[2] == 30 * 5
+    assert int(fitted[0].optimizer.iterations) == 30 * 5
 
 
 def test_curves_are_of_the_validation_rows(fitted, validation):
-    model, curves, _ = fitted
+    model, curves = fitted
     error = keras.ops.convert_to_numpy(model(validation[0])) - validation[1]
     assert curves["val_rmse"].iloc[-1] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-4)
     assert curves["val_loss"].iloc[-1] == pytest.approx(np.mean(error**2), rel=1e-4)
@@ -131,14 +130,14 @@ def test_fit_is_what_keras_does(train, validation, monkeypatch):
     pd.testing.assert_frame_equal(ours, theirs[ours.columns], rtol=1e-4)
 
 
-def test_a_loss_of_its_own_leaves_no_graph_behind(fitted, train, validation):
-    """Its graph holds numbers of this one training, and one process may train hundreds of networks.
+def test_fit_leaves_no_graph_behind(fitted, train, validation):
+    """A graph may hold numbers of its training, and one process may train hundreds of networks.
 
     `fitted` was trained before: TensorFlow keeps one graph of its own from the first training.
     """
     gc.freeze()  # what was there before is passed over
     try:
-        training.fit(plain(), train, validation, **SETTINGS | {"loss": keras.losses.MeanSquaredError()})
+        training.fit(plain(), train, validation, **SETTINGS)
         gc.collect()
         assert not any(issubclass(type(found), tf.Graph) for found in gc.get_objects())
     finally:
@@ -152,7 +151,7 @@ def trained_plain(train, validation, seed, **changes):
     """Weights and curves of the plain network with a seed."""
     keras.utils.set_random_seed(seed)
     model = plain()
-    curves = training.fit(model, train, validation, **SETTINGS | changes)
+    curves = training.fit(model, train, validation, **SETTINGS | {"reuse": True} | changes)
     return model.get_weights(), curves
 
 
@@ -161,9 +160,7 @@ def test_a_second_training_of_an_architecture_traces_nothing_and_gives_what_a_fi
     trainer = latest_trainer()
     weights, curves = trained_plain(train, validation, seed=2)
     assert latest_trainer() is trainer
-    training._TRAINERS.clear()
-    expected_weights, expected_curves = trained_plain(train, validation, seed=2)
-    assert latest_trainer() is not trainer
+    expected_weights, expected_curves = trained_plain(train, validation, seed=2, reuse=False)
     assert_same_weights(weights, expected_weights)
     pd.testing.assert_frame_equal(curves, expected_curves, check_exact=True)
 
@@ -201,7 +198,7 @@ def test_a_frozen_base_model_has_another_trainer_and_stays_as_it_is(train, valid
     for model in (free, frozen):
         before = model.get_layer("base_model").trainable_weights or model.get_layer("base_model").weights
         kernel = keras.ops.convert_to_numpy(before[0])
-        training.fit(model, train, validation, **SETTINGS)
+        training.fit(model, train, validation, **SETTINGS, reuse=True)
         trained[model is frozen] = not np.array_equal(kernel, keras.ops.convert_to_numpy(before[0]))
     assert trained == {False: True, True: False}
 
