@@ -24,6 +24,12 @@ SMOKE = {"PROFILE": "smoke", "DATA": "simulated", "PYTHONPATH": str(paths.ROOT)}
 PINNED = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
+@pytest.fixture(autouse=True)
+def on_the_simulator(monkeypatch):
+    """Workers keep to the DATA that they are told first, and a cluster here serves several tests."""
+    monkeypatch.setenv("DATA", "simulated")
+
+
 def wait_for(found, seconds=120):
     """The first answer of `found` that is true."""
     deadline = time.monotonic() + seconds
