@@ -85,10 +85,10 @@ sweep: $(BUILT)/02_preprocess.ipynb ## Train every model on shares of the rows, 
 	$(SHOW)
 
 test: $(VENV) ## Run the tests, in minutes
-	$(BIN)/python -m pytest -p no:nbval -m "not slow" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -p no:nbval -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV) ## Run these and the slow ones: whole runs, killed clusters, notebooks on measured data
-	$(BIN)/python -m pytest -p no:nbval -n 2 --dist loadfile
+	$(BIN)/python -m pytest -p no:nbval -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab, notebook 02 before the later ones
 	PROFILE=lab $(BIN)/jupyter lab --notebook-dir=.

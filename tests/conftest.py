@@ -28,7 +28,11 @@ MEASURED = {
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leaves out the tests of measured data whose files are nowhere: there is nothing to run them on."""
+    """Leaves out the tests of measured data whose files are nowhere: there is nothing to run them on.
+
+    Of the others, those of notebooks come first: they take longest, and what is left goes to the other process.
+    """
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
     absent = {name for name, found in MEASURED.items() if not found}
     left_out = [item for item in items if absent.intersection(item.fixturenames)]
     if left_out:

@@ -140,17 +140,3 @@ def test_committed_results_say_what_made_them():
     expected = reproduction.pipeline_table(about["notebooks"])
     table = pd.read_csv(ROOT / "outputs" / "tables" / "speed_pipeline.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)
-
-
-# === Where a run writes ===
-
-
-@pytest.mark.parametrize("profile", ["full", "smoke", "lab", "benchmark"])
-@pytest.mark.parametrize("simulated", [False, True])
-def test_only_the_measured_benchmark_writes_what_is_committed(monkeypatch, tmp_path, profile, simulated):
-    monkeypatch.setattr(paths, "ROOT", tmp_path)
-    monkeypatch.delenv("FINGERPRINT_OUTPUTS", raising=False)
-    monkeypatch.setenv("PROFILE", profile)
-    outputs = paths.workspace(simulated).outputs
-    assert (outputs == tmp_path / "outputs") == (profile == "benchmark" and not simulated)
-    assert outputs.name not in ("figures", "tables", "results")

@@ -159,14 +159,16 @@ def test_an_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_pat
 @pytest.mark.parametrize(
     ("profile", "simulated", "expected"),
     [
-        ("full", False, ""),
-        ("full", True, "simulated"),
+        ("benchmark", False, ""),
+        ("benchmark", True, "benchmark/simulated"),
+        ("full", False, "full"),
+        ("full", True, "full/simulated"),
         ("smoke", False, "smoke"),
         ("smoke", True, "smoke/simulated"),
         (None, False, "lab"),
     ],
 )
-def test_only_a_full_run_on_measured_data_writes_to_the_committed_outputs(
+def test_only_the_benchmark_on_measured_data_writes_to_the_committed_outputs(
     tmp_path, monkeypatch, profile, simulated, expected
 ):
     monkeypatch.setenv("FINGERPRINT_OUTPUTS", str(tmp_path))

@@ -135,7 +135,9 @@ def test_anything_is_refused_or_in_range(thing):
             assert (np.isnan(rssi) | ((rssi >= -160) & (rssi <= 0))).all()
 
 
-@pytest.mark.parametrize("wrong", [None, 5, "a", {"a": -60}, np.zeros((2, 3)), {-60}, iter(())], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "wrong", [None, 5, "a", {"a": -60}, np.zeros((2, 3)), {-60}, iter(())], ids=lambda value: type(value).__name__
+)
 def test_other_shapes_are_refused(wrong):
     with pytest.raises(ValueError, match=f"a list of dicts. Received: {type(wrong).__name__}"):
         matrix(wrong, KNOWN)
