@@ -9,8 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO
 
 # The same number of threads gives the same weights on the same machine; "as many as there are cores" would not.
 THREADS = os.environ.get("FINGERPRINT_THREADS", "1")
@@ -27,38 +26,31 @@ for _name, _value in {
 
 
 @contextmanager
-def quiet_import() -> Iterator[None]:
-    """Keep off the screen what TensorFlow writes to stderr on import, whatever its log level; errors are shown."""
-    sys.stderr.flush()
-    screen = os.dup(2)
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            written.seek(0)
-            os.write(screen, written.read())
-            raise
-        finally:
-            os.dup2(screen, 2)
-            os.close(screen)
-
-
-@contextmanager
-def stderr_in(log: Path) -> Iterator[TextIO]:
-    """Send to a file what this process, and processes that it starts, write to stderr.
+def stderr_in(file: IO) -> Iterator[TextIO]:
+    """Send to an open file what this process, and processes that it starts, write to stderr.
 
     Yields:
         The screen, or whatever stderr was before.
     """
     sys.stderr.flush()
     screen = os.fdopen(os.dup(2), "w")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        os.dup2(file.fileno(), 2)
+    os.dup2(file.fileno(), 2)
     try:
         yield screen
     finally:
         sys.stderr.flush()
         os.dup2(screen.fileno(), 2)
         screen.close()
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Keep off the screen what TensorFlow writes to stderr on import, whatever its log level; errors are shown."""
+    with tempfile.TemporaryFile() as written, stderr_in(written) as screen:
+        try:
+            yield
+        except BaseException:
+            sys.stderr.flush()
+            written.seek(0)
+            screen.write(written.read().decode(errors="replace"))
+            raise

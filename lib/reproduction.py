@@ -149,8 +149,8 @@ def compared(committed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
         committed, ours: tidy results of the benchmark.
 
     Returns:
-        Columns `protocol, model, committed, this run, seeds, standard errors, agrees`, one row for what both have. The
-        fourth and fifth are texts in metres; `standard errors` is NaN where nothing is random.
+        Columns `protocol, model, committed (m), this run (m), seeds here, standard errors, agrees`, one row for what
+        both have. The errors in metres are texts; `standard errors` is NaN where nothing is random.
     """
     keys = ["environment", "release", "protocol", "model"]
     rows = []

@@ -187,7 +187,8 @@ def main() -> None:
     environment = dict(os.environ)
     os.environ.update(QUIET)  # a worker imports this module, and with it tqdm, before Dask sets its environment
     logging.getLogger("distributed").setLevel(logging.ERROR)  # a worker that is slow to end is no news
-    with stderr_in(given.log) as screen, local_or_given() as client:
+    given.log.parent.mkdir(parents=True, exist_ok=True)
+    with given.log.open("w") as noise, stderr_in(noise) as screen, local_or_given() as client:
         environment["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
         with subprocess.Popen(command, env=environment, stderr=screen) as process:
             # An interrupt from the keyboard reaches the command by itself.

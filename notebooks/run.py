@@ -65,7 +65,7 @@ def run(notebook: Path, target: Path, profile: str) -> dict:
     os.environ["TRAINING_LOG"] = str(log)
     started = time.time()
     try:
-        with stderr_in(target.with_suffix(".log")) as screen:
+        with target.with_suffix(".log").open("w") as noise, stderr_in(noise) as screen:
             shown = {"file": screen, "disable": not screen.isatty(), "leave": False, "mininterval": 1.0}
             papermill.execute_notebook(
                 notebook,
