@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 import scipy.io
 
-from lib import datasets, fingerprints, paths, splits
-from lib.datasets import REGISTRY, DataError
+from lib import paths
+from lib.data import datasets, fingerprints, protocols
+from lib.data.datasets import REGISTRY, DataError
 
 WAPS = [f"WAP{number:03d}" for number in range(1, 521)]
 GATEWAYS = [f"BS {number}" for number in range(1, 73)]
@@ -105,7 +106,8 @@ def test_uji_files_become_one_set(uji_files):
         np.testing.assert_array_equal(getattr(loaded, field), table[column], err_msg=field)
     np.testing.assert_array_equal(loaded.time.astype("datetime64[s]").astype(int), table["TIMESTAMP"])
     assert loaded.position.min() >= 0 and loaded.frame.ground_scale == pytest.approx(0.766, abs=0.001)
-    assert loaded.release.rows == 50 and not loaded.release.simulated
+    assert loaded.release.rows == 50 and not loaded.release.simulated and loaded.release.of_the_paper
+    assert loaded.not_heard == loaded.not_heard_dbm == -105 and not loaded.frame.great_circle
 
 
 def test_lorawan_subset_becomes_a_set(lorawan_file):
@@ -117,6 +119,8 @@ def test_lorawan_subset_becomes_a_set(lorawan_file):
     )
     np.testing.assert_array_equal(loaded.part, lorawan_file["split"])
     assert loaded.time is None and loaded.floor is None
+    assert not loaded.release.of_the_paper  # the paper used the full release
+    assert loaded.not_heard == loaded.not_heard_dbm == -128 and loaded.frame.great_circle
 
 
 def test_compressed_files_read_the_same(uji_files, data_folders, monkeypatch):
@@ -151,20 +155,18 @@ def test_full_lorawan_release_is_read_and_split(data_folders, monkeypatch, rows)
     loaded = datasets.load_lorawan_antwerp()
     assert (len(loaded), loaded.part) == (rows, None)
     assert loaded.release.file == "lorawan_antwerp_2019_dataset.csv" and loaded.release.rows == rows
+    assert loaded.release.of_the_paper
     np.testing.assert_array_equal(np.isnan(loaded.rssi), about[GATEWAYS] == -200)
     assert loaded.heard.any(axis=1).all() and -127 <= loaded.heard_values.min() <= loaded.heard_values.max() <= -60
     expected = (seconds + pd.Timedelta("123ms")).to_numpy()
     np.testing.assert_array_equal(loaded.time, expected)
 
-    random = splits.split(loaded, "random")
+    random = protocols.random(loaded)
     for part, share in (("train", 0.70), ("validation", 0.15), ("test", 0.15)):
         assert len(getattr(random, part)) == pytest.approx(share * rows, rel=0.02)
-    spatial = splits.split(loaded, "spatial")
-    near = {
-        name: np.median(splits.distance_to_training(loaded, one))
-        for name, one in (("random", random), ("spatial", spatial))
-    }
-    assert near["random"] < 5 < near["spatial"]
+    spatial = protocols.spatial(loaded)
+    assert np.median(protocols.distance_to_training(random.train, random.test)) < 5
+    assert np.median(protocols.distance_to_training(spatial.train, spatial.test)) > 5
 
 
 # === The measured files ===
@@ -313,7 +315,7 @@ def test_file_that_does_not_fit_in_memory_is_refused_before_it_is_read(uji_files
 
 
 def test_folders_are_searched_in_order(data_folders):
-    """Whoever comes first serves, compressed or not; within a folder the plain file."""
+    """The first of the folders that has the file serves, compressed or not; within a folder the plain file."""
     source = REGISTRY["uji_training"]
     found = [put(folder, source, b"", xz) for folder in data_folders for xz in (False, True)]
     for expected in found:
@@ -474,6 +476,8 @@ def test_library_file_becomes_a_set(data_folders, monkeypatch):
     put(data_folders[0], register(monkeypatch, "uji_library", content, 16), content)
     loaded = datasets.load("uji_library")
     assert loaded.rssi.shape == (16, 174) and np.nanmax(loaded.rssi) < 0 and np.isnan(loaded.rssi).any()
+    assert loaded.not_heard is None and loaded.not_heard_dbm == np.nanmin(loaded.rssi) - 1
+    assert list(loaded.part) == ["train"] * 8 + ["test"] * 8
 
 
 @pytest.mark.parametrize(
@@ -507,6 +511,37 @@ def test_a_further_set_is_measured_or_not_at_all(data_folders, monkeypatch, envi
     monkeypatch.setenv("DATA", mode)
     with pytest.raises(FileNotFoundError, match=message):
         datasets.load(environment)
+
+
+# === An environment of one's own ===
+
+
+def toy() -> fingerprints.FingerprintSet:
+    return fingerprints.FingerprintSet(
+        rssi=np.zeros((3, 1), dtype=np.float32),
+        position=np.zeros((3, 2)),
+        frame=fingerprints.Frame(None),
+        transmitters=("a",),
+        name="toy",
+        release=fingerprints.Release("toy", 3, None),
+    )
+
+
+@pytest.mark.parametrize("table", [datasets.LOADERS, datasets.FURTHER], ids=["LOADERS", "FURTHER"])
+@pytest.mark.parametrize("mode", ["auto", "real"])
+def test_another_loader_needs_no_file_of_any_publisher(data_folders, monkeypatch, table, mode):
+    monkeypatch.setenv("DATA", mode)
+    monkeypatch.setitem(table, "toy", toy)
+    assert datasets.load("toy").name == "toy"
+
+
+def test_another_loader_without_a_simulator_is_refused_where_data_are_simulated(data_folders, monkeypatch):
+    monkeypatch.setenv("DATA", "simulated")
+    monkeypatch.setitem(datasets.LOADERS, "toy", toy)
+    with pytest.raises(FileNotFoundError, match="toy has no simulation"):
+        datasets.load("toy")
+    monkeypatch.setitem(datasets.SIMULATORS, "toy", toy)
+    assert datasets.load("toy").name == "toy"
 
 
 # === DATA ===
@@ -569,7 +604,7 @@ def test_other_values_of_data_are_refused(uji_files, lorawan_file, monkeypatch, 
         datasets.load("ujiindoorloc")
 
 
-# === python -m lib.datasets ===
+# === python -m lib.data.datasets ===
 
 
 def test_command_records_the_files_that_it_checked(uji_files, lorawan_file, tmp_path, monkeypatch, capsys):

@@ -5,16 +5,18 @@ import json
 import pandas as pd
 import pytest
 
-from lib import paths, reproduction, results
+from lib import paths
+from lib.experiments import reproduction
 from lib.paths import ROOT
+from lib.report import results
 
 COMMITTED = ROOT / "outputs" / "results"
 
 
 def benchmark(model: str, errors: dict, release: str = "campus (10 rows)") -> pd.DataFrame:
     """Result rows of one model under one protocol, by seed."""
-    about = {"environment": "campus", "release": release, "protocol": "pooled", "model": model}
-    return pd.DataFrame([about | {"seed": seed, "mean_m": error} for seed, error in errors.items()])
+    panel = {"environment": "campus", "release": release, "protocol": "pooled", "model": model}
+    return pd.DataFrame([panel | {"seed": seed, "mean_m": error} for seed, error in errors.items()])
 
 
 FIVE = {0: 5.0, 1: 5.1, 2: 4.9, 3: 5.2, 4: 4.8}  # standard deviation 0.158
@@ -41,8 +43,9 @@ def test_the_interval_allows_what_a_prediction_interval_allows():
     """An independent reference: with five seeds and m new ones, t(0.975, 4) = 2.776."""
     allowed = 2.776 * 0.15811 * (1 / 5 + 1 / 3) ** 0.5
     for factor, agrees in ((0.99, True), (1.01, False)):
-        found = 5.0 + factor * allowed
-        table = reproduction.compared(benchmark("some", FIVE), benchmark("some", {0: found, 1: found, 2: found}))
+        error = 5.0 + factor * allowed
+        ours = benchmark("some", {0: error, 1: error, 2: error})
+        table = reproduction.compared(benchmark("some", FIVE), ours)
         assert table["agrees"].tolist() == [agrees]
 
 
@@ -52,10 +55,20 @@ def test_what_only_one_of_both_has_is_left_out():
     assert reproduction.compared(committed, ours)["model"].tolist() == ["both"]
 
 
-def test_the_committed_results_agree_with_themselves():
-    committed = results.read(COMMITTED / "benchmark.csv")
+def test_each_share_of_the_rows_is_compared_with_the_same_share():
+    committed = pd.concat([benchmark("some", FIVE), benchmark("some", {0: 9.0, 1: 9.1}).assign(share=0.1)])
+    committed = committed.fillna({"share": 1.0})
+    ours = pd.concat([benchmark("some", {0: 9.05}).assign(share=0.1), benchmark("some", {0: 9.05}).assign(share=1.0)])
+    table = reproduction.compared(committed, ours)
+    assert dict(zip(table["share"], table["agrees"], strict=True)) == {1.0: False, 0.1: True}
+
+
+@pytest.mark.parametrize("name", reproduction.COMPARED)
+def test_the_committed_results_agree_with_themselves(name):
+    committed = results.read(COMMITTED / f"{name}.csv")
     table = reproduction.compared(committed, committed)
-    assert len(table) == len(committed.groupby(["protocol", "model"]))
+    keys = ["protocol", "model", *[column for column in ("share",) if column in committed]]
+    assert len(table) == len(committed.groupby(keys))
     assert table["agrees"].all()
     text = reproduction.report(table, json.loads((COMMITTED / "provenance.json").read_text()))
     assert f"{len(table)} of {len(table)} mean errors on test rows agree" in text
@@ -63,11 +76,11 @@ def test_the_committed_results_agree_with_themselves():
 
 def test_a_report_names_what_does_not_agree():
     table = reproduction.compared(benchmark("some", FIVE), benchmark("some", {0: 9.0}))
-    about = {"commit": "abc", "machine": {"processor": "a processor", "cores": 2, "instructions": ["avx2"]}}
-    text = reproduction.report(table, about)
+    provenance = {"commit": "abc", "machine": {"processor": "a processor", "cores": 2, "instructions": ["avx2"]}}
+    text = reproduction.report(table, provenance)
     assert "0 of 1 mean errors" in text and "commit abc (a processor, 2 cores, avx2)" in text
     assert "NO" in text
-    assert reproduction.report(table[:0], about).startswith("Nothing to compare")
+    assert reproduction.report(table[:0], provenance).startswith("Nothing to compare")
 
 
 # === Provenance ===
@@ -87,10 +100,10 @@ def built(tmp_path):
 
 def test_a_whole_run_leaves_its_provenance_and_the_time_of_each_notebook(built, workspace, capsys):
     reproduction.finish(built, workspace, "smoke", True, 99.0)
-    about = json.loads((workspace.results / "provenance.json").read_text())
-    assert set(about) == {"commit", "date", "profile", "seconds", "machine", "threads", "versions", "notebooks"}
-    assert about["machine"]["cores"] >= 1 and about["machine"]["processor"]
-    assert [record["notebook"] for record in about["notebooks"]] == ["01_first", "02_second"]
+    provenance = json.loads((workspace.results / "provenance.json").read_text())
+    assert set(provenance) == {"commit", "date", "profile", "seconds", "machine", "threads", "versions", "notebooks"}
+    assert provenance["machine"]["cores"] >= 1 and provenance["machine"]["processor"]
+    assert [record["notebook"] for record in provenance["notebooks"]] == ["01_first", "02_second"]
     table = pd.read_csv(workspace.tables / "speed_pipeline.csv")
     assert table["notebook"].tolist() == ["01_first", "02_second", "sum"]
     assert table["trainings done"].tolist() == [3, 3, 6]
@@ -125,8 +138,9 @@ def test_a_run_that_did_nothing_leaves_the_provenance_as_it_was(built, workspace
 
 
 def test_a_run_of_the_default_profile_is_compared_with_the_committed_results(built, workspace, capsys):
-    committed = results.read(COMMITTED / "benchmark.csv")
-    results.write(committed[committed["seed"].isin([0, 1, 2])], workspace.results / "benchmark.csv")
+    for name in reproduction.COMPARED:
+        committed = results.read(COMMITTED / f"{name}.csv")
+        results.write(committed[committed["seed"].isin([0, 1, 2])], workspace.results / f"{name}.csv")
     reproduction.finish(built, workspace, "full", False, 99.0)
     text = (workspace.outputs / "reproduction.md").read_text()
     assert text in capsys.readouterr().out
@@ -134,9 +148,9 @@ def test_a_run_of_the_default_profile_is_compared_with_the_committed_results(bui
 
 
 def test_committed_results_say_what_made_them():
-    about = json.loads((COMMITTED / "provenance.json").read_text())
-    assert about["profile"] == paths.COMMITTED
-    assert about["commit"] and about["date"] and about["machine"]["processor"]
-    expected = reproduction.pipeline_table(about["notebooks"])
+    provenance = json.loads((COMMITTED / "provenance.json").read_text())
+    assert provenance["profile"] == paths.COMMITTED
+    assert provenance["commit"] and provenance["date"] and provenance["machine"]["processor"]
+    expected = reproduction.pipeline_table(provenance["notebooks"])
     table = pd.read_csv(ROOT / "outputs" / "tables" / "speed_pipeline.csv", dtype=str, keep_default_na=False)
     pd.testing.assert_frame_equal(table, expected, check_dtype=False)

@@ -10,10 +10,10 @@ from benchmarks import speed, worker
 def variants() -> pd.DataFrame:
     """The table of made-up times: the first implementation takes a second, each later one a second longer."""
     rows = []
-    for seconds, (name, backend) in enumerate(speed.VARIANTS.items(), start=1):
+    for seconds, name in enumerate(speed.VARIANTS, start=1):
         for what in ("train_localizer", "train_localizer_first_epoch"):
             answers = [{"seconds": float(seconds), "peak_mb": 100.0}]
-            rows.append(speed.row(what, name, backend, 1, answers, n_rows=60, n_inputs=5))
+            rows.append(speed.row(what, name, "any", 1, answers, n_rows=60, n_inputs=5))
     return speed.shown_variants(speed.with_ratio(rows))
 
 

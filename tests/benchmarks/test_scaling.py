@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import scaling, steps
-from lib import plots
+from lib.report import figures
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_table_holds_both_exponents_of_every_step_along_both_sizes(rows):
 
 
 def test_figure_names_what_was_refused_and_every_exponent(rows):
-    figure = plots.marked(scaling.draw(rows, scaling.exponents(rows)), simulated=False)
+    figure = figures.marked(scaling.draw(rows, scaling.exponents(rows)), simulated=False)
     assert len(figure.axes) == 4
     for axis in figure.axes:
         texts = [text.get_text() for text in axis.get_legend().get_texts()]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib import scans, simulate
-from lib.fingerprints import Frame
-from lib.scans import matrix
+from lib.data import reading, simulate
+from lib.data.fingerprints import Frame
+from lib.data.reading import matrix
 
 KNOWN = ("a", "b", "c", "scan", "x")  # also names that columns of tables have
 NAMES = st.sampled_from(("a", "b", "c", "d", "unheard of", "7"))
@@ -31,41 +31,42 @@ IMPOSSIBLE = st.one_of(
 )
 
 
-def as_wide(given_scans, order=None, dtype=None):
-    names = order or sorted({name for scan in given_scans for name in scan})
-    return pd.DataFrame([{name: scan.get(name) for name in names} for scan in given_scans], columns=names, dtype=dtype)
+def as_wide(dicts, order=None, dtype=None):
+    names = order or sorted({name for scan in dicts for name in scan})
+    rows = [{name: scan.get(name) for name in names} for scan in dicts]
+    return pd.DataFrame(rows, columns=names, dtype=dtype)
 
 
-def as_long(given_scans, dtype=None):
-    rows = [
-        (number, *reading) for number, scan in enumerate(given_scans) for reading in (scan.items() or [(None, None)])
-    ]
-    return pd.DataFrame(rows, columns=list(scans.LONG), dtype=dtype)
+def as_long(dicts, dtype=None):
+    rows = []
+    for number, scan in enumerate(dicts):
+        rows += [(number, name, level) for name, level in scan.items()] or [(number, None, None)]
+    return pd.DataFrame(rows, columns=list(reading.LONG), dtype=dtype)
 
 
-def equal(one, other):
-    np.testing.assert_array_equal(one.rssi, other.rssi)
-    np.testing.assert_array_equal(one.unknown, other.unknown)
-    assert list(one.index) == list(other.index)
-    assert one.rssi.dtype == np.float32
+def equal(scans, expected):
+    np.testing.assert_array_equal(scans.rssi, expected.rssi)
+    np.testing.assert_array_equal(scans.unknown, expected.unknown)
+    assert list(scans.index) == list(expected.index)
+    assert scans.rssi.dtype == np.float32
 
 
 # === The same in every form ===
 
 
 @given(SCANS, st.permutations(("a", "b", "c", "d", "unheard of", "7")))
-def test_a_scan_is_the_same_in_every_form_and_order(given_scans, order):
-    expected = matrix(given_scans, KNOWN)
-    assert expected.rssi.shape == (len(given_scans), len(KNOWN))
-    for table in (as_wide(given_scans), as_wide(given_scans, list(order)), as_wide(given_scans, dtype=object)):
+def test_a_scan_is_the_same_in_every_form_and_order(dicts, order):
+    expected = matrix(dicts, KNOWN)
+    assert expected.rssi.shape == (len(dicts), len(KNOWN))
+    for table in (as_wide(dicts), as_wide(dicts, list(order)), as_wide(dicts, dtype=object)):
         equal(matrix(table, KNOWN), expected)
-    equal(matrix(as_long(given_scans), KNOWN), expected)
-    equal(matrix(tuple(dict(reversed(scan.items())) for scan in given_scans), KNOWN), expected)
+    equal(matrix(as_long(dicts), KNOWN), expected)
+    equal(matrix(tuple(dict(reversed(scan.items())) for scan in dicts), KNOWN), expected)
 
 
 @given(SCANS, st.sampled_from((100, -200, -110, "", "none")))
-def test_a_declared_marker_is_not_heard(given_scans, marker):
-    absent = [{name: None if level == marker else level for name, level in scan.items()} for scan in given_scans]
+def test_a_declared_marker_is_not_heard(dicts, marker):
+    absent = [{name: None if level == marker else level for name, level in scan.items()} for scan in dicts]
     marked = [{name: marker if level is None else level for name, level in scan.items()} for scan in absent]
     expected = matrix(absent, KNOWN)
     for form in (marked, as_long(marked), as_wide(marked)):
@@ -73,40 +74,40 @@ def test_a_declared_marker_is_not_heard(given_scans, marker):
 
 
 def test_values_and_counts_of_a_small_example():
-    found = matrix([{"b": -60, "d": -70.5, "a": np.nan}, {}, {"c": np.float32(-3), "e": None}], ("a", "b", "c"))
-    np.testing.assert_array_equal(found.rssi, [[np.nan, -60, np.nan], [np.nan] * 3, [np.nan, np.nan, -3]])
-    assert found.unknown.tolist() == [1, 0, 0]
+    scans = matrix([{"b": -60, "d": -70.5, "a": np.nan}, {}, {"c": np.float32(-3), "e": None}], ("a", "b", "c"))
+    np.testing.assert_array_equal(scans.rssi, [[np.nan, -60, np.nan], [np.nan] * 3, [np.nan, np.nan, -3]])
+    assert scans.unknown.tolist() == [1, 0, 0]
 
 
 def test_a_column_scan_names_the_scans_and_places_are_no_transmitters():
     table = pd.DataFrame(
         {"scan": ["one", "two"], "x": [-3.0, -4.0], "floor": [0, -1], "a": [-50, -60], "z": [-1, None]}
     )
-    found = matrix(table, ("a",))
-    assert list(found.index) == ["one", "two"] and found.unknown.tolist() == [1, 0]
+    scans = matrix(table, ("a",))
+    assert list(scans.index) == ["one", "two"] and scans.unknown.tolist() == [1, 0]
 
 
 def test_what_an_unknown_transmitter_holds_does_not_matter():
-    found = matrix([{"a": -50, "note": "kitchen", "z": 100}], ("a",))
-    assert found.unknown.tolist() == [0] and found.rssi.tolist() == [[-50]]
+    scans = matrix([{"a": -50, "note": "kitchen", "z": 100}], ("a",))
+    assert scans.unknown.tolist() == [0] and scans.rssi.tolist() == [[-50]]
 
 
 def test_long_table_keeps_the_order_in_which_scans_come():
     table = pd.DataFrame({"scan": [9, 2, 9], "transmitter": ["a", "a", "b"], "rssi": [-1, -2, -3]})
-    found = matrix(table, ("a", "b"))
-    assert list(found.index) == [9, 2]
-    np.testing.assert_array_equal(found.rssi, [[-1, -3], [-2, np.nan]])
+    scans = matrix(table, ("a", "b"))
+    assert list(scans.index) == [9, 2]
+    np.testing.assert_array_equal(scans.rssi, [[-1, -3], [-2, np.nan]])
 
 
 # === What is refused ===
 
 
 @given(SCANS.filter(bool), IMPOSSIBLE, st.data())
-def test_an_impossible_value_is_refused_in_every_form(given_scans, value, data):
+def test_an_impossible_value_is_refused_in_every_form(dicts, value, data):
     if isinstance(value, float) and np.isnan(value):
         return
-    number = data.draw(st.integers(0, len(given_scans) - 1))
-    spoilt = [dict(scan) for scan in given_scans]
+    number = data.draw(st.integers(0, len(dicts) - 1))
+    spoilt = [dict(scan) for scan in dicts]
     spoilt[number]["b"] = value
     for form in (spoilt, as_long(spoilt, object), as_wide(spoilt, dtype=object)):
         with pytest.raises(
@@ -118,7 +119,7 @@ def test_an_impossible_value_is_refused_in_every_form(given_scans, value, data):
 @given(
     st.recursive(
         st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.just("a"), st.dates()),
-        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.sampled_from([*KNOWN, *scans.LONG, 3]), inner)),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.sampled_from([*KNOWN, *reading.LONG, 3]), inner)),
     )
 )
 def test_anything_is_refused_or_in_range(thing):
@@ -164,7 +165,7 @@ def test_a_list_of_something_else_is_refused_by_its_number(wrong):
     ],
 )
 def test_a_wrong_row_of_a_long_table_is_named(row, message):
-    table = pd.DataFrame([(3, "a", -60), (3, "z", -61), row], columns=list(scans.LONG), dtype=object)
+    table = pd.DataFrame([(3, "a", -60), (3, "z", -61), row], columns=list(reading.LONG), dtype=object)
     with pytest.raises(ValueError, match=message):
         matrix(table, ("a", "b"))
 
@@ -172,7 +173,7 @@ def test_a_wrong_row_of_a_long_table_is_named(row, message):
 def test_names_that_occur_twice_are_refused():
     for twice in (
         lambda: matrix(pd.DataFrame([[-1, -2]], columns=["a", "a"]), KNOWN),
-        lambda: matrix(pd.DataFrame([[1, "a", -2, -3]], columns=[*scans.LONG, "rssi"]), KNOWN),
+        lambda: matrix(pd.DataFrame([[1, "a", -2, -3]], columns=[*reading.LONG, "rssi"]), KNOWN),
         lambda: matrix([{1: -50, "1": -60}], ("1",)),
         lambda: matrix([], ("a", "a")),
     ):
@@ -194,21 +195,21 @@ def write(tmp_path):
 
 
 def test_scans_in_files_are_the_same_in_both_forms(write):
-    wide = scans.read_scans(write("scan,a,NA,b\nfirst,-50,,-60.5\nsecond,,-70,\n"))
-    long = scans.read_scans(write("rssi,scan,transmitter\n-60.5,first,b\n-50,first,a\n-70,second,NA\n"))
+    wide = reading.read_scans(write("scan,a,NA,b\nfirst,-50,,-60.5\nsecond,,-70,\n"))
+    long = reading.read_scans(write("rssi,scan,transmitter\n-60.5,first,b\n-50,first,a\n-70,second,NA\n"))
     equal(matrix(wide, ("a", "b", "NA")), matrix(long, ("a", "b", "NA")))
     assert list(matrix(long, ("a",)).index) == ["first", "second"]
 
 
 def test_the_form_of_a_file_can_be_demanded(write):
     path = write("a,b\n-50,-60\n")
-    assert list(scans.read_scans(path, "wide").columns) == ["a", "b"]
+    assert list(reading.read_scans(path, "wide").columns) == ["a", "b"]
     with pytest.raises(ValueError, match=r"expected the columns scan, transmitter, rssi. Received: a, b"):
-        scans.read_scans(path, "long")
+        reading.read_scans(path, "long")
 
 
 def test_a_value_in_a_file_is_shown_as_it_stands(write):
-    table = scans.read_scans(write("a,b\n-50,-60\n-51,weak\n"))
+    table = reading.read_scans(write("a,b\n-50,-60\n-51,weak\n"))
     with pytest.raises(ValueError, match=r"scan 1, transmitter b: .*Received: 'weak'"):
         matrix(table, ("a", "b"))
     assert matrix(table, ("a", "b"), not_heard=("weak",)).rssi[0].tolist() == [-50, -60]
@@ -218,7 +219,7 @@ def test_fingerprints_in_metres(write):
     path = write(
         "x,y,floor,building,time,device,AP1,AP2\n1,2,-1,0,2024-05-01 10:00,p1,-50,\n3.5,4,2,1,2024-05-02,p2,,100\n"
     )
-    read = scans.read_fingerprints(path, "office", not_heard=(100,))
+    read = reading.read_fingerprints(path, "office", not_heard=(100,))
     assert read.name == "office" and read.transmitters == ("AP1", "AP2") and read.frame == Frame(None)
     np.testing.assert_array_equal(read.rssi, [[-50, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(read.position, [[1, 2], [3.5, 4]])
@@ -231,13 +232,13 @@ def test_fingerprints_in_metres(write):
 
 
 def test_fingerprints_with_a_prefix_ignore_other_columns(write):
-    read = scans.read_fingerprints(write("x,y,WAP1,note\n1,2,-50,hello\n"), "office", prefix="WAP")
+    read = reading.read_fingerprints(write("x,y,WAP1,note\n1,2,-50,hello\n"), "office", prefix="WAP")
     assert read.transmitters == ("WAP1",)
 
 
 @pytest.mark.parametrize("made", [simulate.campus(40, 20, 12), simulate.city(30, 20)], ids=lambda made: made.name)
 def test_fingerprints_come_back_from_the_table_that_was_made_of_them(made, write):
-    read = scans.read_fingerprints(write(scans.table_of(made).to_csv(index=False)), made.name)
+    read = reading.read_fingerprints(write(reading.table_of(made).to_csv(index=False)), made.name)
     np.testing.assert_array_equal(read.rssi, made.rssi)
     back = made.frame.from_degrees(read.frame.to_degrees(read.position))
     np.testing.assert_allclose(back, made.position, atol=1e-5)
@@ -274,7 +275,7 @@ def test_fingerprints_come_back_from_the_table_that_was_made_of_them(made, write
 def test_wrong_files_of_fingerprints_are_refused_by_file_line_and_column(write, text, message):
     path = write(text)
     with pytest.raises(ValueError, match=rf"{re.escape(str(path))}: .*{message}"):
-        scans.read_fingerprints(path, "office")
+        reading.read_fingerprints(path, "office")
 
 
 @given(st.text(alphabet='xya,\n-5.0"é;1e'))
@@ -282,7 +283,7 @@ def test_any_text_is_refused_or_read(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("text") / "mine.csv"
     path.write_text("x,y,a\n" + text)
     try:
-        read = scans.read_fingerprints(path, "office")
+        read = reading.read_fingerprints(path, "office")
     except ValueError as problem:
         assert str(path) in str(problem)
     else:

@@ -1,6 +1,5 @@
-"""Training lowers the loss, transfer copies the base model alone, and only a finished run is remembered."""
+"""Training lowers the loss, the same seed gives the same digits, and transfer copies the base model alone."""
 
-import functools
 import gc
 
 import keras
@@ -9,19 +8,19 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from lib import models, preprocess, training
+from lib.models import paper, training
 
 SETTINGS = {"loss": "mse", "epochs": 3, "batch_size": 16, "learning_rate": 0.01}
 COLUMNS = ["epoch", "loss", "rmse", "val_loss", "val_rmse"]
-SMALL = {"config": "narrow", "dropout": 0.1, "epochs": 2, "batch_size": 256, "learning_rate": 0.01}
+TWO_LOSSES = {"environment": "binary_crossentropy", "position": "mse"}
 
 
 def small_localizer(n_inputs: int = 5, base_width: int = 6) -> keras.Model:
-    """A localizer as `models.localizer` makes them, a few units wide."""
+    """A localizer as `paper.localizer` makes them, a few units wide."""
     inputs = keras.Input((n_inputs,), name="rssi")
-    encoded = models.encoder(n_inputs, hidden=(), latent=8, dropout=0.0)(inputs)
-    base = models.base_model(8, hidden=(), intermediate=base_width, dropout=0.1)(encoded)
-    return keras.Model(inputs, models.predictive_head(base_width, hidden=())(base), name="localizer")
+    encoded = paper.encoder(n_inputs, hidden=(), latent=8, dropout=0.0)(inputs)
+    base = paper.base_model(8, hidden=(), intermediate=base_width, dropout=0.1)(encoded)
+    return keras.Model(inputs, paper.predictive_head(base_width, hidden=())(base), name="localizer")
 
 
 def plain(width: int = 6, seen_by: tuple = ("position",), dropout: float = 0.1) -> keras.Model:
@@ -53,30 +52,18 @@ def validation():
     return rows(32, 1)
 
 
-@pytest.fixture(scope="module")
-def test():
-    return rows(16, 2)[0]
+def with_environment(x, y):
+    """The same rows with a second target, for networks of two outputs."""
+    return x, {"position": y, "environment": (y[:, :1] > 0.5).astype("float32")}
 
 
-@pytest.fixture
-def no_training(monkeypatch):
-    def called(*arguments, **settings):
-        raise AssertionError("trained again")
-
-    return lambda: monkeypatch.setattr(training, "fit", called)
+def weights_of(source) -> list[np.ndarray]:
+    return source if isinstance(source, list) else source.get_weights()
 
 
-def assert_same_weights(one, other) -> None:
-    for a, b in zip(*(part if isinstance(part, list) else part.get_weights() for part in (one, other)), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def assert_same_run(one: training.Run, other: training.Run) -> None:
-    assert_same_weights(one.model, other.model)
-    pd.testing.assert_frame_equal(one.curves, other.curves, check_exact=True)
-    assert one.predicted.keys() == other.predicted.keys()
-    for name in one.predicted:
-        np.testing.assert_array_equal(one.predicted[name], other.predicted[name])
+def assert_same_weights(first, second) -> None:
+    for expected, weight in zip(weights_of(first), weights_of(second), strict=True):
+        np.testing.assert_array_equal(expected, weight)
 
 
 # === fit ===
@@ -122,12 +109,27 @@ def test_fit_is_what_keras_does(train, validation, monkeypatch):
         monkeypatch.setattr(training.keras.backend, "backend", lambda name=backend: name)
         keras.utils.set_random_seed(0)
         model = plain(seen_by=("environment", "position"), dropout=0.0)
-        both = [(x, {"position": y, "environment": (y[:, :1] > 0.5).astype("float32")}) for x, y in (train, validation)]
-        loss = {"environment": "binary_crossentropy", "position": "mse"}
-        curves.append(training.fit(model, *both, **SETTINGS | {"loss": loss, "batch_size": 70, "epochs": 5}))
+        sets = with_environment(*train), with_environment(*validation)
+        changes = {"loss": TWO_LOSSES, "batch_size": 70, "epochs": 5}
+        curves.append(training.fit(model, *sets, **SETTINGS | changes))
     ours, theirs = curves
     assert set(ours) == set(theirs)
     pd.testing.assert_frame_equal(ours, theirs[ours.columns], rtol=1e-4)
+
+
+def test_fit_of_two_outputs_has_the_columns_of_both(train, validation):
+    model = plain(seen_by=("environment", "position"))
+    sets = with_environment(*train), with_environment(*validation)
+    curves = training.fit(model, *sets, **SETTINGS | {"loss": TWO_LOSSES})
+    losses = {f"{part}{name}_loss" for part in ("", "val_") for name in ("environment", "position")}
+    assert set(curves.columns) == {*COLUMNS, *losses}
+    total = curves["val_environment_loss"] + curves["val_position_loss"]
+    np.testing.assert_allclose(curves["val_loss"], total, rtol=1e-5)
+
+
+def test_without_validation_rows_there_are_no_curves_of_them(train):
+    curves = training.fit(plain(), train, None, **SETTINGS)
+    assert list(curves.columns) == ["epoch", "loss", "rmse"] and len(curves) == SETTINGS["epochs"]
 
 
 def test_fit_leaves_no_graph_behind(fitted, train, validation):
@@ -153,6 +155,16 @@ def trained_plain(train, validation, seed, **changes):
     model = plain()
     curves = training.fit(model, train, validation, **SETTINGS | {"reuse": True} | changes)
     return model.get_weights(), curves
+
+
+def test_the_same_seed_gives_the_same_digits_and_another_seed_others(train, validation):
+    weights, curves = trained_plain(train, validation, seed=0, reuse=False)
+    same_weights, same_curves = trained_plain(train, validation, seed=0, reuse=False)
+    assert_same_weights(weights, same_weights)
+    pd.testing.assert_frame_equal(curves, same_curves, check_exact=True)
+    other_weights, other_curves = trained_plain(train, validation, seed=1, reuse=False)
+    assert np.any(weights[0] != other_weights[0])
+    assert np.any(curves["loss"] != other_curves["loss"])
 
 
 def test_a_second_training_of_an_architecture_traces_nothing_and_gives_what_a_first_one_does(train, validation):
@@ -224,8 +236,8 @@ def test_patience_stops_and_goes_back_to_the_best_epoch(train, validation, monke
     monkeypatch.setattr(training.keras.backend, "backend", lambda: backend)
     keras.utils.set_random_seed(1)
     model = plain(dropout=0.0)
-    how = SETTINGS | {"learning_rate": 0.5, "epochs": 60, "decay": False}
-    curves = training.fit(model, train, validation, **how, patience=4)
+    changes = {"learning_rate": 0.5, "epochs": 60, "decay": False}
+    curves = training.fit(model, train, validation, **SETTINGS | changes, patience=4)
     assert len(curves) == curves["val_loss"].idxmin() + 1 + 4 < 60
     error = keras.ops.convert_to_numpy(model(validation[0])) - validation[1]
     assert np.mean(error**2) == pytest.approx(curves["val_loss"].min(), rel=1e-4)
@@ -294,183 +306,20 @@ def test_transfer_between_base_models_of_different_shape_is_refused():
     assert_same_weights(before, target)
 
 
-# === run ===
+# === predict ===
 
 
-@pytest.fixture(scope="module")
-def make(train, validation, test):
-    """Makes a run in a folder; arguments replace the usual ones."""
-
-    def made(folder, *, build=plain, train=train, validation=validation, test=test, seed=0, **changes):
-        return training.run(folder, build, train, validation, test, seed, **SETTINGS | changes)
-
-    return made
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, make):
-    """A run that was really trained, and its folder."""
-    folder = tmp_path_factory.mktemp("runs") / "plain-s0"
-    return make(folder), folder
+def test_predict_gives_what_keras_predicts_however_many_rows(fitted, monkeypatch):
+    x = rows(70, 2)[0]
+    expected = fitted[0].predict(x, verbose=0)
+    for at_once in (16, 70, 512):
+        monkeypatch.setattr(training, "PREDICTED_AT_ONCE", at_once)
+        outputs = training.predict(fitted[0], x)
+        assert outputs.keys() == {"position"}
+        np.testing.assert_allclose(outputs["position"], expected, atol=1e-6)
 
 
-def test_run_holds_what_the_training_left(finished, test):
-    run, folder = finished
-    assert list(run.curves.columns) == COLUMNS and len(run.curves) == SETTINGS["epochs"]
-    assert run.predicted.keys() == {"position"}
-    np.testing.assert_allclose(run.predicted["position"], run.model.predict(test, verbose=0), atol=1e-6)
-    assert run.seconds > 0 and run.predict_us > 0
-    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
-
-
-def test_same_seed_gives_identical_weights_and_curves(finished, make, tmp_path):
-    assert_same_run(finished[0], make(tmp_path / "elsewhere"))
-
-
-def test_the_same_run_is_remembered(finished, make, no_training):
-    run, folder = finished
-    no_training()
-    remembered = make(folder)
-    assert_same_run(run, remembered)
-    assert (remembered.seconds, remembered.predict_us) == (run.seconds, run.predict_us)
-    pd.testing.assert_frame_equal(run.curves, remembered.curves, check_exact=True)
-
-
-def test_run_of_two_outputs_has_the_columns_of_both_and_is_remembered(make, tmp_path, no_training):
-    changes = {
-        name: (x, {"environment": (x[:, :1] > 0.5).astype(np.float32), "position": y})
-        for name, (x, y) in {"train": rows(70, 0), "validation": rows(32, 1)}.items()
-    }
-    changes["loss"] = {"environment": "binary_crossentropy", "position": "mse"}
-    changes["build"] = functools.partial(plain, seen_by=("environment", "position"))
-    run = make(tmp_path / "run", **changes)
-    of_outputs = {f"{part}{name}_loss" for part in ("", "val_") for name in ("environment", "position")}
-    assert set(run.curves.columns) == {*COLUMNS, *of_outputs}
-    assert {name: values.shape for name, values in run.predicted.items()} == {
-        "environment": (16, 1),
-        "position": (16, 2),
-    }
-    np.testing.assert_allclose(
-        run.curves["val_loss"], run.curves["val_environment_loss"] + run.curves["val_position_loss"], rtol=1e-5
-    )
-    no_training()
-    assert_same_run(run, make(tmp_path / "run", **changes))
-
-
-def from_other_weights():
-    model = plain()
-    model.set_weights([weight + 0.5 for weight in model.get_weights()])
-    return model
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seed": 1},
-        {"epochs": 4},
-        {"batch_size": 8},
-        {"learning_rate": 0.02},
-        {"decay": False},
-        {"patience": 2},
-        {"loss": "mae"},
-        {"train": rows(70, 9)},
-        {"train": (rows(70, 0)[0], rows(70, 9)[1])},
-        {"validation": rows(32, 9)},
-        {"test": rows(16, 9)[0]},
-        {"build": from_other_weights},
-        {"build": functools.partial(plain, width=7)},
-    ],
-    ids=lambda changes: "-".join(changes),
-)
-def test_anything_that_decides_a_run_trains_anew(finished, make, no_training, changes):
-    run, folder = finished
-    no_training()
-    with pytest.raises(AssertionError, match="trained again"):
-        make(folder, **changes)
-    assert_same_run(run, make(folder))
-
-
-def test_another_seed_takes_the_place_of_the_run_in_its_folder(make, tmp_path, quick_fit, no_training):
-    first, second = make(tmp_path / "run"), make(tmp_path / "run", seed=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert np.any(first.predicted["position"] != second.predicted["position"])
-    no_training()
-    assert_same_run(second, make(tmp_path / "run", seed=1))
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
-def test_a_run_interrupted_in_training_leaves_nothing(finished, make, tmp_path, monkeypatch, interruption):
-    def interrupted(model, *arguments, **settings):
-        model.set_weights([weight * 2 for weight in model.get_weights()])
-        raise interruption
-
-    monkeypatch.setattr(training, "fit", interrupted)
-    for _ in range(2):  # the second attempt does not take the first for a result either
-        with pytest.raises(interruption):
-            make(tmp_path / "run")
-    assert list(tmp_path.rglob("*")) == []
-
-
-def test_a_run_interrupted_in_writing_leaves_nothing_and_keeps_the_one_before(
-    make, tmp_path, quick_fit, no_training, monkeypatch
-):
-    before = make(tmp_path / "run")
-
-    def full(*arguments, **contents):
-        raise OSError("no space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(np, "savez_compressed", full)
-        with pytest.raises(OSError, match="no space"):
-            make(tmp_path / "run", seed=1)
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    no_training()
-    assert_same_run(before, make(tmp_path / "run"))
-
-
-# === The paper's networks ===
-
-
-@pytest.fixture(scope="module")
-def indoor(campus):
-    return preprocess.process(campus, "official", np.arange(len(campus)), (0.0, 1.0))
-
-
-@pytest.fixture(scope="module")
-def outdoor(city):
-    return preprocess.process(city, "random", np.arange(len(city)), (0.0, 1.0))
-
-
-def test_transferred_localizer_starts_from_the_base_model_of_its_source(indoor, outdoor, tmp_path, quick_fit):
-    source = training.train_localizer(outdoor, tmp_path / "source", 0, **SMALL)
-    scratch = training.train_localizer(indoor, tmp_path / "scratch", 0, **SMALL)
-    transferred = training.train_localizer(indoor, tmp_path / "tl", 0, source=source, **SMALL)
-    learned = [weight + 0.25 for weight in source.model.get_layer("base_model").get_weights()]
-    assert_same_weights(learned, transferred.model.get_layer("base_model"))
-    for name in ("encoder", "predictive_head"):
-        assert_same_weights(scratch.model.get_layer(name), transferred.model.get_layer(name))
-    assert transferred.predicted["position"].shape == (len(indoor.split.test), 2)
-
-
-def test_search_predicts_the_validation_rows(city, tmp_path, quick_fit):
-    data = preprocess.process(city, "search", np.arange(len(city)), (0.0, 1.0))
-    run = training.train_localizer(data, tmp_path / "run", 0, **SMALL)
-    assert len(run.predicted["position"]) == len(data.split.validation)
-
-
-def test_umlp_trains_on_the_chosen_rows_and_predicts_all_test_rows(indoor, outdoor, tmp_path, monkeypatch):
-    seen = {}
-
-    def fit(model, train, validation, **settings):
-        seen.update(train=train, validation=validation)
-        return pd.DataFrame([dict.fromkeys(COLUMNS, 1.0)])
-
-    monkeypatch.setattr(training, "fit", fit)
-    parts = preprocess.unify(indoor, outdoor)
-    only_indoor = parts["train"][1]["environment"][:, 0] == 0
-    run = training.train_umlp(parts, tmp_path / "run", 0, rows=only_indoor, **SMALL)
-    np.testing.assert_array_equal(seen["train"][0], parts["train"][0][only_indoor])
-    assert seen["train"][1]["environment"].max() == 0 and len(seen["train"][1]["position"]) == only_indoor.sum()
-    assert seen["validation"] is parts["validation"]
-    n_test = len(indoor.split.test) + len(outdoor.split.test)
-    assert {name: len(values) for name, values in run.predicted.items()} == {"environment": n_test, "position": n_test}
+def test_predict_gives_every_output_by_its_name():
+    outputs = training.predict(plain(seen_by=("environment", "position")), rows(16, 2)[0])
+    shapes = {name: values.shape for name, values in outputs.items()}
+    assert shapes == {"environment": (16, 1), "position": (16, 2)}

@@ -5,36 +5,50 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from scipy import optimize
+from scipy import optimize, special
 from scipy.spatial.distance import cdist
 
-from lib import places
-from lib.places import Neighbours, PlaceDecoder, PlaceLoss, Places
+from lib.models import places
+from lib.models.places import Neighbours, PlaceDecoder, PlaceLoss, Places
 
 
-def some_places(position, environment=None, building=None, floor=None, sigma=4.0, sharpness=1.0):
-    zeros = np.zeros(len(position), dtype=int)
-    given = (zeros if field is None else np.array(field) for field in (environment, building, floor))
+def some_places(position, environment=0, building=0, floor=0, sigma=4.0, sharpness=1.0):
+    """Places at (c, 2) positions; of the other fields a number is that of all places."""
+    count = len(position)
     return Places(
-        *given, np.array(position, dtype=float), np.full(len(position), sigma), np.full(len(position), sharpness)
+        environment=np.broadcast_to(environment, count),
+        building=np.broadcast_to(building, count),
+        floor=np.broadcast_to(floor, count),
+        position=np.array(position, dtype=float),
+        sigma=np.full(count, sigma),
+        sharpness=np.full(count, sharpness),
     )
 
 
-def decode(of, probabilities, **settings):
+def decode(places, probabilities, **settings):
     with np.errstate(divide="ignore"):
-        outputs = PlaceDecoder(of, **settings)(np.maximum(np.log(np.float32(probabilities)), -1e9))
+        logits = np.log(np.float32(probabilities))
+    outputs = PlaceDecoder(places, **settings)(np.maximum(logits, -1e9))
     return {name: keras.ops.convert_to_numpy(values) for name, values in outputs.items()}
+
+
+def labels_of(places):
+    """(c, 4) building, floor and position of places."""
+    return np.column_stack([places.building, places.floor, places.position])
 
 
 def test_revisited_positions_are_reference_points_and_others_cells(campus, city):
     revisited = campus[np.repeat(np.arange(20), 6)]
-    of = Places.of(revisited)
     distinct = np.unique(places.labels(revisited), axis=0)
-    assert np.array_equal(np.column_stack([of.building, of.floor, of.position]), distinct)
+    assert np.array_equal(labels_of(Places.of(revisited)), distinct)
     grid = Places.of(city, cell=500.0)
     cells = np.unique(np.floor(city.position / 500), axis=0)
     assert len(grid) == len(cells) and grid.sigma[0] == pytest.approx(500 * 2 / 3)
     assert np.array_equal(np.floor(grid.position / 500), cells), "a place lies outside its cell"
+
+
+def cells_of(position, side=300):
+    return {tuple(cell) for cell in np.floor(position / side)}
 
 
 def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
@@ -45,8 +59,7 @@ def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
     low, high = city.position.min(axis=0) // 300 - 3, city.position.max(axis=0) // 300 + 4
     centres = 300 * (np.stack(np.meshgrid(*map(np.arange, low, high)), axis=-1).reshape(-1, 2) + 0.5)
     near = centres[cdist(centres, city.position).min(axis=1) <= 700]
-    held = {tuple(cell) for cell in np.floor(city.position / 300)}
-    assert {tuple(cell) for cell in np.floor(near / 300)} - held == {tuple(cell) for cell in np.floor(added / 300)}
+    assert cells_of(near) - cells_of(city.position) == cells_of(added)
 
 
 def test_the_grid_fits_a_few_rows_and_rows_from_one_yard(city):
@@ -65,12 +78,21 @@ def test_impossible_metres_are_refused(city, setting, value):
 
 
 def test_soft_targets_fall_with_the_distance_and_stay_in_the_environment():
-    of = some_places([[0, 0], [4, 0], [0, 0], [0, 0]], environment=[0, 0, 0, 1], floor=[0, 0, 1, 0])
+    four = some_places([[0, 0], [4, 0], [0, 0], [0, 0]], environment=[0, 0, 0, 1], floor=[0, 0, 1, 0])
     near = np.exp([0, -1, -places.FLOOR_SIGMAS])
     near /= near.sum()
     y, logits = np.float32([[0, 0, 0, 0, 0]]), np.float32([[0.3, -1.0, 2.0, 0.7]])
-    expected = -(near * np.log(np.exp(logits[0]) / np.exp(logits[0]).sum())[:3]).sum()
-    assert float(PlaceLoss(of)(y, logits)) == pytest.approx(expected, rel=1e-4)
+    predicted = special.softmax(logits[0])
+    expected = -(near * np.log(predicted[:3])).sum()
+    assert float(PlaceLoss(four)(y, logits)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_another_building_is_as_far_as_eight_sigmas_and_another_floor_four_a_floor():
+    three = some_places([[0, 0], [0, 0], [0, 0]], building=[0, 1, 0], floor=[0, 0, 2], sigma=5.0)
+    near = special.softmax([0, -places.BUILDING_SIGMAS, -2 * places.FLOOR_SIGMAS])
+    y, logits = np.float32([[0, 0, 0, 0, 0]]), np.float32([[0.0, 9.0, 5.0]])
+    expected = -(near * special.log_softmax(logits[0])).sum()
+    assert float(PlaceLoss(three)(y, logits)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_decoded_position_is_the_weighted_geometric_median():
@@ -116,22 +138,22 @@ def test_sharpness_is_a_power_of_the_probabilities():
 
 def test_place_is_told_from_the_environment_down():
     # The likeliest single place is in environment 1, but environment 0 is likelier as a whole; and so on below it.
-    of = some_places(
+    five = some_places(
         [[0, 0], [1, 0], [2, 0], [3, 0], [9, 9]],
         environment=[0, 0, 0, 0, 1],
         building=[7, 8, 8, 8, -1],
         floor=[1, 2, 3, 3, -1],
     )
-    found = decode(of, [[0.15, 0.2, 0.14, 0.11, 0.4], [0, 0, 0, 0, 1]])
+    found = decode(five, [[0.15, 0.2, 0.14, 0.11, 0.4], [0, 0, 0, 0, 1]])
     assert found["environment"] == pytest.approx(np.array([[0.6, 0.4], [0, 1]]), abs=1e-5)
     assert found["building"].tolist() == [8, -1] and found["floor"].tolist() == [3, -1]
     assert (found["position"][0] < 4).all() and found["position"][1] == pytest.approx([9, 9], abs=1e-3)
 
 
 def test_a_saved_decoder_tells_the_same(tmp_path):
-    of = some_places([[0, 0], [5, 0], [0, 7]], floor=[0, 1, 1])
     inputs = keras.Input((3,))
-    model = keras.Model(inputs, PlaceDecoder(of)(inputs))
+    decoder = PlaceDecoder(some_places([[0, 0], [5, 0], [0, 7]], floor=[0, 1, 1]))
+    model = keras.Model(inputs, decoder(inputs))
     model.save(tmp_path / "decoder.keras")
     logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     again = keras.saving.load_model(tmp_path / "decoder.keras")(logits)
@@ -140,11 +162,11 @@ def test_a_saved_decoder_tells_the_same(tmp_path):
 
 
 def test_the_nearest_place_of_a_row_is_the_one_that_was_made_of_it(campus):
-    of, label = Places.of(campus, cell=0), places.labels(campus)
-    found = of.nearest(label, 0)
-    assert np.array_equal(np.column_stack([of.building, of.floor, of.position])[found], label)
-    two = places.joined([of, of])
-    assert np.array_equal(two.nearest(label, 1), len(of) + found)
+    points, label = Places.of(campus, cell=0), places.labels(campus)
+    nearest = points.nearest(label, 0)
+    assert np.array_equal(labels_of(points)[nearest], label)
+    two = places.joined([points, points])
+    assert np.array_equal(two.nearest(label, 1), len(points) + nearest)
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +188,7 @@ def stored_neighbours(levels, of_place, **settings):
 def test_neighbours_vote_for_their_places_by_their_sorensen_distance(levels):
     stored, scans = levels
     of_place, logits = np.arange(20) % 4, np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
-    network = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    network = special.softmax(logits, axis=1)
     votes = np.exp(-cdist(scans, stored, "braycurtis") / 0.1)
     votes = np.stack([votes[:, of_place == place].sum(axis=1) for place in range(5)], axis=1)
     expected = 0.7 * network + 0.3 * votes / votes.sum(axis=1, keepdims=True)

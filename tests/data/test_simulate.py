@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import fingerprints, simulate
+from lib.data import fingerprints, simulate
 from lib.paths import data_folders
 
 # Measured on the publishers' files: UJIIndoorLoc's training and validation file pooled (21,048 rows), and the Antwerp
@@ -54,10 +54,10 @@ def world(transmitters: simulate.Sites, seed=0, **changes) -> simulate.World:
     return simulate.make_world(radio, transmitters, np.random.default_rng(seed))
 
 
-def assert_same(one, other, rows=slice(None)):
+def assert_same(large, small, rows=slice(None)):
     for field in ("rssi", "position", "floor", "building", "group"):
-        if getattr(other, field) is not None:
-            np.testing.assert_array_equal(getattr(one, field)[rows], getattr(other, field), err_msg=field)
+        if getattr(small, field) is not None:
+            np.testing.assert_array_equal(getattr(large, field)[rows], getattr(small, field), err_msg=field)
 
 
 # === Agreement with the measured sets ===
@@ -69,22 +69,22 @@ def test_figures_are_those_of_the_measured_files(environment):
     for_each = [pd.read_csv(path).iloc[:, :columns].to_numpy(float) for path in measured_files(names)]
     if for_each:  # elsewhere there is nothing to compare with
         rssi = np.concatenate(for_each)
-        found = marginals(np.where(rssi == marker, np.nan, rssi))
-        assert found == pytest.approx(figures, abs=5e-5)
+        measured = marginals(np.where(rssi == marker, np.nan, rssi))
+        assert measured == pytest.approx(figures, abs=5e-5)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize(("environment", "simulated"), [(CAMPUS, simulate.campus), (CITY, simulate.city)])
 def test_marginals_agree_with_the_measured_ones(environment, simulated, seed):
-    found = marginals(simulated(seed=seed).rssi)
-    assert found["missing"] == pytest.approx(environment["missing"], abs=0.015)
-    assert found["heard"] == pytest.approx(environment["heard"], rel=0.25)
-    assert found["weakest"] == pytest.approx(environment["weakest"], abs=3)
-    assert found["median"] == pytest.approx(environment["median"], abs=4)
-    assert found["q05"] == pytest.approx(environment["q05"], abs=6)
-    assert found["q95"] == pytest.approx(environment["q95"], abs=6)
+    figures = marginals(simulated(seed=seed).rssi)
+    assert figures["missing"] == pytest.approx(environment["missing"], abs=0.015)
+    assert figures["heard"] == pytest.approx(environment["heard"], rel=0.25)
+    assert figures["weakest"] == pytest.approx(environment["weakest"], abs=3)
+    assert figures["median"] == pytest.approx(environment["median"], abs=4)
+    assert figures["q05"] == pytest.approx(environment["q05"], abs=6)
+    assert figures["q95"] == pytest.approx(environment["q95"], abs=6)
     if environment is CAMPUS:
-        assert found["kept"] == pytest.approx(environment["kept"], rel=0.2)
+        assert figures["kept"] == pytest.approx(environment["kept"], rel=0.2)
 
 
 def test_campus_is_built_like_the_measured_one():
@@ -148,9 +148,9 @@ def test_same_seed_gives_the_same_campus_and_another_seed_another():
     again = simulate.campus(300, 50, seed=7)
     assert_same(campus, again)
     np.testing.assert_array_equal(campus.time, again.time)
-    other = simulate.campus(300, 50, seed=8)
-    assert not np.array_equal(campus.rssi, other.rssi, equal_nan=True)
-    assert not np.array_equal(campus.position, other.position)
+    another = simulate.campus(300, 50, seed=8)
+    assert not np.array_equal(campus.rssi, another.rssi, equal_nan=True)
+    assert not np.array_equal(campus.position, another.position)
 
 
 def test_same_seed_gives_the_same_city_and_another_seed_another():
