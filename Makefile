@@ -10,7 +10,7 @@ endif
 # What makes .venv: the first that starts, a version manager's stand-ins do not. The committed results are of Python 3.11.
 PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13; do \
 	$$python -c pass 2>/dev/null && command -v $$python && break; done),python3)
-# Which parameters (a key of notebooks/profiles.yaml: full, benchmark, smoke) and which data (auto, real, simulated).
+# Which parameters (a key of notebooks/settings.yaml: full, benchmark, smoke) and which data (auto, real, simulated).
 PROFILE ?= full
 DATA ?= auto
 export PROFILE DATA
@@ -24,25 +24,13 @@ BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
 # Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
 PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) $(BIN)/python
 
-# === Which part of lib/ each notebook imports, directly or not (a test holds this to the imports) ===
-library = data/registry.toml $(addprefix lib/,$(addsuffix .py,__init__ paths fingerprints simulate datasets $(1)))
-EXPLORE := $(call library,splits preprocess metrics results plots)
-SEARCH := $(call library,splits preprocess models training metrics results workers)
-SEARCH_COMPARATORS := $(call library,splits preprocess places models training unified metrics results baselines \
-	baseline_networks experiments)
-CELLS := $(call library,splits preprocess places models training unified metrics results plots baselines \
-	baseline_networks experiments workers sweep)
-UMLP := $(filter-out lib/sweep.py,$(CELLS))
-BUILD := $(CELLS) lib/error_plots.py
-USE := $(call library,splits preprocess places models training unified metrics results plots error_plots scans conformal \
-	localizer workers)
-STRESS := $(SEARCH_COMPARATORS) $(addprefix lib/,plots.py error_plots.py scans.py conformal.py localizer.py stress.py)
-ADD := $(call library,splits preprocess places models training unified metrics results workers)
+# A notebook depends on the whole library: what was trained is recalled, so that running it again takes seconds.
+LIBRARY := $(sort $(wildcard lib/*.py lib/*/*.py)) data/registry.toml
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified \
 	08_use_localizer 09_stress_localizer 10_add_environments))
-FIRST := $(VENV) notebooks/run.py notebooks/profiles.yaml $(BUILT)/sources.json
+FIRST := $(VENV) notebooks/run.py notebooks/settings.yaml $(LIBRARY) $(BUILT)/sources.json
 
 .PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock wheels tidy clean FORCE
 
@@ -53,17 +41,17 @@ help: ## Show this list
 setup: $(VENV) ## Create .venv from requirements.lock
 
 data: $(VENV) ## Find or download the measured data and check it
-	$(BIN)/python -m lib.datasets
+	$(BIN)/python -m lib.data.datasets
 
 # A second make is told what was said on the command line. It is started like any command: a recursion that make knows of
 # would start the workers for `make -n`, too. Make expands all lines of a recipe before it runs the first, so that the
 # date in the second is that of the beginning.
 JOBS = $(filter -j%,$(MAKEFLAGS)) $(if $(findstring k,$(firstword -$(MAKEFLAGS))),-k)
-AGAIN = MAKEFLAGS= MAKELEVEL=1 $(BIN)/python -m lib.workers --log $(BUILT)/workers.log \
+AGAIN = MAKEFLAGS= MAKELEVEL=1 $(BIN)/python -m lib.experiments.workers --log $(BUILT)/workers.log \
 	$(MAKE) --no-print-directory $(JOBS) $(MAKEOVERRIDES)
 all: $(VENV) ## Run notebooks 01 to 10, three seeds: every figure, table and result, into outputs/full
 	@$(AGAIN) notebooks
-	@$(BIN)/python -m lib.reproduction $(BUILT) --started $(shell date +%s)
+	@$(BIN)/python -m lib.experiments.reproduction $(BUILT) --started $(shell date +%s)
 	$(SHOW)
 notebooks: $(NOTEBOOKS)
 benchmark: ## The same with five seeds and all shares, steps and controls: the results that are committed
@@ -80,8 +68,8 @@ bench: $(WITH_BENCH) ## Time training, loading, prediction and exported files be
 	$(SHOW)
 
 # What is there already is found by the sweep itself. SWEEP= takes arguments, for instance --help.
-sweep: $(BUILT)/02_preprocess.ipynb ## Train every model on shares of the rows, on all cores or a Dask cluster
-	$(PYTHON_ON_DATA) -m lib.sweep $(SWEEP)
+sweep: $(VENV) $(BUILT)/sources.json ## Train every model on shares of the rows, on all cores or a Dask cluster
+	$(PYTHON_ON_DATA) -m lib.experiments.sweep $(SWEEP)
 	$(SHOW)
 
 test: $(VENV) ## Run the tests, in minutes
@@ -90,7 +78,7 @@ test: $(VENV) ## Run the tests, in minutes
 test-all: $(VENV) ## Run these and the slow ones: whole runs, killed clusters, notebooks on measured data
 	$(BIN)/python -m pytest -p no:nbval -n 2 --dist loadfile --no-loadscope-reorder
 
-lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab, notebook 02 before the later ones
+lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab
 	PROFILE=lab $(BIN)/jupyter lab --notebook-dir=.
 
 # The same versions for every Python, older ones where need be: the numbers do not depend on which one it is.
@@ -118,7 +106,7 @@ tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
 
 clean: ## Delete all that can be made again but the committed results and .venv
 	rm -rf outputs/notebooks outputs/models outputs/full outputs/benchmark outputs/smoke outputs/lab \
-		outputs/simulated outputs/results/errors data/processed
+		outputs/simulated outputs/results/errors
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 NEEDED := Python 3.11, 3.12 or 3.13 is needed
@@ -141,28 +129,21 @@ MEASURED := $(if $(filter-out simulated,$(DATA)),$(wildcard $(foreach folder,dat
 	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv* \
 	$(folder)/sigfox_rural/*.csv* $(folder)/uji_library/*.mat)))
 ARRIVED := $(if $(MEASURED),$(shell find $(MEASURED) -cnewer $(BUILT)/sources.json 2>/dev/null))
-$(BUILT)/sources.json: $(VENV) $(call library,) $(if $(ARRIVED),FORCE)
-	$(BIN)/python -m lib.datasets $@
+$(BUILT)/sources.json: $(VENV) $(wildcard lib/data/*.py) data/registry.toml $(if $(ARRIVED),FORCE)
+	$(BIN)/python -m lib.data.datasets $@
 FORCE:
 
 $(BUILT)/%.ipynb: notebooks/%.ipynb
 	@$(PYTHON_ON_DATA) notebooks/run.py $< $@
 
-$(BUILT)/00_search_configuration.ipynb: $(FIRST) $(SEARCH)
-$(BUILT)/00_search_comparators.ipynb: $(FIRST) $(SEARCH_COMPARATORS)
-$(BUILT)/01_explore_rssi.ipynb: $(FIRST) $(EXPLORE)
-$(BUILT)/02_preprocess.ipynb: $(FIRST) $(EXPLORE)
-$(BUILT)/03_transfer_learning.ipynb: $(BUILT)/02_preprocess.ipynb $(CELLS)
-$(BUILT)/04_umlp.ipynb: $(BUILT)/02_preprocess.ipynb $(UMLP)
-$(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb $(CELLS)
-$(BUILT)/07_build_unified.ipynb: $(BUILT)/02_preprocess.ipynb $(BUILD)
-$(BUILT)/05_benchmark.ipynb: $(addprefix $(BUILT)/,01_explore_rssi.ipynb 04_umlp.ipynb 06_explain_transfer.ipynb \
-	07_build_unified.ipynb) $(CELLS)
-$(BUILT)/08_use_localizer.ipynb: $(FIRST) $(USE)
-$(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb $(STRESS)
-$(BUILT)/10_add_environments.ipynb: $(FIRST) $(ADD)
+$(addprefix $(BUILT)/,00_search_configuration.ipynb 00_search_comparators.ipynb): $(FIRST)
+$(NOTEBOOKS): $(FIRST)
+$(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb
+$(BUILT)/05_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore_rssi 03_transfer_learning 04_umlp \
+	06_explain_transfer 07_build_unified))
+$(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb
 
 # The README shows the tables of the committed run.
 ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS),benchmark)
-SHOW := $(BIN)/python -m lib.results README.md
+SHOW := $(BIN)/python -m lib.report.document README.md
 endif

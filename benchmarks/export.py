@@ -9,7 +9,7 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,30 +18,34 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
-from lib import baselines, datasets, export, paths, results, splits, unified
-from lib.fingerprints import FingerprintSet
+from lib import paths
+from lib.data import datasets, protocols
+from lib.data.fingerprints import Scans, in_common
+from lib.models.neighbours import NearestFingerprints
+from lib.models.unified import Unified
+from lib.report import results
+from lib.use import export
 
 COLUMNS = (
     *("implementation", "version", "n_inputs", "n_places", "file_mb"),
     *("indoors_m", "outdoors_m", "other_place", "n_scans", "median_us"),
 )
-PROTOCOLS = {"ujiindoorloc": "official", "lorawan_antwerp": "random"}
+PROTOCOLS = ("official", "random")  # indoors and outdoors
 EPOCHS, SEED, NEIGHBOURS = 3, 0, 7
+SCANS_TIMED = 100
+BATCH = 1024
+KNN = "kNN, Sørensen"
 FILES = {"ONNX Runtime": "localizer.onnx", "LiteRT": "localizer.tflite"}
-PACKAGES = {"ONNX Runtime": "onnxruntime", "LiteRT": "ai-edge-litert"}
+PACKAGES = {
+    "Keras": "keras",
+    "tf.function": "tensorflow",
+    "ONNX Runtime": "onnxruntime",
+    "LiteRT": "ai-edge-litert",
+    KNN: "numpy",
+}
 
-Located = dict[str, np.ndarray]
-Locate = Callable[[np.ndarray], Located]
-
-
-def learnt_and_tested() -> tuple[list[FingerprintSet], list[FingerprintSet]]:
-    """Training and test rows of each environment."""
-    loaded = [datasets.load(name) for name in PROTOCOLS]
-    found = [splits.split(data, protocol) for data, protocol in zip(loaded, PROTOCOLS.values(), strict=True)]
-    parts = [
-        [data[getattr(split, part)] for data, split in zip(loaded, found, strict=True)] for part in ("train", "test")
-    ]
-    return parts[0], parts[1]
+Outputs = Mapping[str, np.ndarray]
+Locate = Callable[[np.ndarray], Outputs]
 
 
 def by_keras(model) -> dict[str, Locate]:
@@ -50,7 +54,7 @@ def by_keras(model) -> dict[str, Locate]:
 
     compiled = tf.function(lambda rssi: model(rssi, training=False), autograph=False, reduce_retracing=True)
 
-    def arrays(outputs: dict) -> Located:
+    def arrays(outputs: Mapping) -> Outputs:
         return {name: np.asarray(values) for name, values in outputs.items()}
 
     return {
@@ -59,35 +63,52 @@ def by_keras(model) -> dict[str, Locate]:
     }
 
 
-def in_batches(locate: Locate, rssi: np.ndarray) -> Located:
+def in_batches(locate: Locate, rssi: np.ndarray) -> Outputs:
     """The outputs for many scans."""
-    parts = [locate(rssi[start : start + 1024]) for start in range(0, len(rssi), 1024)]
+    parts = [locate(rssi[start : start + BATCH]) for start in range(0, len(rssi), BATCH)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def disagreement(found: Located, expected: Located, counts: Sequence[int]) -> dict[str, float]:
-    """Largest distance in metres in each environment, where both say the same place, and how many scans have another.
+def disagreement(outputs: Outputs, expected: Outputs, counts: Sequence[int]) -> dict[str, float]:
+    """Largest distance in metres in each environment, where both have the same place, and how many scans do not.
 
     Another place is another environment, building or floor.
+
+    Args:
+        outputs, expected: for the same scans.
+        counts: how many scans are indoors, which come first, and how many outdoors.
     """
-    same = (found["floor"] == expected["floor"]) & (found["building"] == expected["building"])
-    same &= found["environment"].argmax(axis=1) == expected["environment"].argmax(axis=1)
-    metres = np.where(same, np.linalg.norm(np.float64(found["position"]) - expected["position"], axis=1), 0.0)
-    indoors, outdoors = (part.max() for part in np.split(metres, np.cumsum(counts)[:-1]))
-    return {"indoors_m": indoors, "outdoors_m": outdoors, "other_place": int((~same).sum()), "n_scans": len(same)}
+    same = outputs["environment"].argmax(axis=1) == expected["environment"].argmax(axis=1)
+    same &= outputs["building"] == expected["building"]
+    same &= outputs["floor"] == expected["floor"]
+    difference = np.float64(outputs["position"]) - expected["position"]
+    metres = np.where(same, np.linalg.norm(difference, axis=1), 0.0)
+    indoors, outdoors = np.split(metres, [counts[0]])
+    return {
+        "indoors_m": indoors.max(),
+        "outdoors_m": outdoors.max(),
+        "other_place": int((~same).sum()),
+        "n_scans": len(same),
+    }
 
 
-def latencies(asked: dict[str, Locate], scans: dict[str, np.ndarray], turns: int) -> dict[str, np.ndarray]:
-    """Seconds of every call with a single scan: in each turn, all scans by one implementation, then by the next."""
-    seconds = {name: [] for name in asked}
+def median_us(locates: Mapping[str, Callable], scans: Mapping[str, Sequence], turns: int) -> dict[str, float]:
+    """Median microseconds of a call with a single scan: in each turn, all scans by one implementation, then the next.
+
+    Args:
+        locates: the implementations by name.
+        scans: what each is called with, one after another.
+        turns: a further one, the first, sets up memory and does not count.
+    """
+    seconds = {name: [] for name in locates}
     for turn in range(turns + 1):
-        for name, locate in asked.items():
-            for scan in scans.get(name, scans["all"]):
+        for name, locate in locates.items():
+            for scan in scans[name]:
                 started = time.perf_counter()
-                locate(scan[None])
-                if turn:  # the first one sets up memory
+                locate(scan)
+                if turn > 0:
                     seconds[name].append(time.perf_counter() - started)
-    return {name: np.array(of) for name, of in seconds.items()}
+    return {name: 1e6 * float(np.median(values)) for name, values in seconds.items()}
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
@@ -110,7 +131,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main() -> None:
-    """Train or recall a localizer, export it, and write down how the files compare."""
+    """Train a localizer, export it, and write down how the files compare."""
     smoke = os.environ.get("PROFILE") == "smoke"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=1 if smoke else EPOCHS, metavar="N", help="default: %(default)s")
@@ -120,36 +141,47 @@ def main() -> None:
     workspace = paths.workspace(simulated)
     print(f"load average {os.getloadavg()[0]:.1f}: the less, the better these times are")
 
-    learnt, tested = learnt_and_tested()
-    model = unified.train(learnt, tested, workspace.models / "exported", SEED, epochs=arguments.epochs).model
-    rssi, counts = unified.side_by_side(tested), [len(one) for one in tested]
-    files = {name: export.write(model, workspace.models / file) for name, file in FILES.items()}
-    asked = by_keras(model) | {name: export.read(path, threads=1) for name, path in files.items()}
-    expected = in_batches(asked["Keras"], rssi)
-    about = {"n_inputs": rssi.shape[1], "n_places": len(model.get_layer("decoder").places)}
-    rows = {}
-    for name, locate in asked.items():
-        library = PACKAGES.get(name, "keras" if "Keras" in name else "tensorflow")
-        size = {"file_mb": files[name].stat().st_size / 1e6} if name in files else {}
-        agreement = disagreement(in_batches(locate, rssi), expected, counts) if name != "Keras" else {}
-        rows[name] = about | {"version": f"{library} {version(library)}"} | size | agreement
+    parts = [protocols.load(name) for name in PROTOCOLS]
+    train = [each.train for each in parts]
+    nothing = [fingerprints[:0] for fingerprints in train]
+    estimator = Unified(epochs=arguments.epochs).fit(train, nothing, seed=SEED)
+    counts = [len(each.test) for each in parts]
+    rssi = in_common([each.test.scans for each in parts]).of(estimator.transmitters)
 
-    knn = "kNN, Sørensen"  # of one environment: its scans without the columns of the other
-    some = rssi[: counts[0]][:: max(1, counts[0] // 100)]
-    asked[knn] = baselines.NearestFingerprints("sorensen", NEIGHBOURS).store(learnt[0]).predict
-    rows[knn] = {"version": f"numpy {version('numpy')}", "n_inputs": len(learnt[0].transmitters)}
-    seconds = latencies(asked, {"all": some, knn: some[:, : len(learnt[0].transmitters)]}, arguments.turns)
-    made = [
-        dict.fromkeys(COLUMNS) | row | {"implementation": name, "median_us": 1e6 * np.median(seconds[name])}
-        for name, row in rows.items()
-    ]
-    made = pd.DataFrame(made).astype({name: "Int64" for name in ("n_places", "other_place", "n_scans")})
-    table = results.write(made, workspace.results / "export.csv", columns=COLUMNS)
+    locates = by_keras(estimator.network)
+    sizes = {}
+    for name, file in FILES.items():
+        path = export.write(estimator.network, workspace.models / file)
+        sizes[name] = path.stat().st_size / 1e6
+        locates[name] = export.read(path, threads=1)
+    outputs = {name: in_batches(locate, rssi) for name, locate in locates.items()}
+    knn = NearestFingerprints("sorensen", NEIGHBOURS).fit(train[:1], nothing[:1], seed=SEED)
+
+    step = max(1, counts[0] // SCANS_TIMED)
+    timed = range(0, counts[0], step)
+    indoors = parts[0].test.scans
+    single_scans = [rssi[row : row + 1] for row in timed]
+    scans = {name: single_scans for name in locates}
+    scans[KNN] = [Scans(indoors.rssi[row : row + 1], indoors.transmitters) for row in timed]
+    times = median_us({**locates, KNN: knn.predict}, scans, arguments.turns)
+
+    rows = []
+    for name, package in PACKAGES.items():
+        row = dict.fromkeys(COLUMNS)
+        row |= {"implementation": name, "version": f"{package} {version(package)}", "median_us": times[name]}
+        row |= {"n_inputs": len(indoors.transmitters), "file_mb": sizes.get(name)}
+        if name in locates:
+            row |= {"n_inputs": rssi.shape[1], "n_places": len(estimator.places)}
+        if name in locates and name != "Keras":
+            row |= disagreement(outputs[name], outputs["Keras"], counts)
+        rows.append(row)
+    table = pd.DataFrame(rows).astype(dict.fromkeys(("n_places", "other_place", "n_scans"), "Int64"))
+    table = results.write(table, workspace.results / "export.csv", columns=COLUMNS)
     print(table.to_string(index=False))
     note = (
-        f"From dBm to position, floor and building, 1 thread: {about['n_inputs']} transmitters, {about['n_places']:,} "
-        f"places. Agreement over {len(rssi):,} test scans, times over {len(some)} of them indoors, {arguments.turns} "
-        f"turns; kNN (k = {NEIGHBOURS}) knows UJIIndoorLoc alone."
+        f"From dBm to position, floor and building, 1 thread: {rssi.shape[1]} transmitters, "
+        f"{len(estimator.places):,} places. Agreement over {len(rssi):,} test scans, times over {len(timed)} of them "
+        f"indoors, {arguments.turns} turns; kNN (k = {NEIGHBOURS}) knows UJIIndoorLoc alone."
     )
     results.write_table(shown(table), workspace.tables, "export", note, simulated)
 

@@ -19,13 +19,15 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
-from lib import THREADS, paths, plots, results
-from lib.fingerprints import require_memory
+from lib import THREADS, paths
+from lib.data.fingerprints import require_memory
+from lib.report import figures, results
 
 COLUMNS = ("what", "n_rows", "n_transmitters", "seconds", "peak_mb")
 ROWS, TRANSMITTERS = [10_000, 30_000, 100_000, 300_000, 1_000_000], [100, 300, 1000, 3000, 10_000]
@@ -63,7 +65,8 @@ def measure(step: str, folder: Path, n_rows: int, n_transmitters: int) -> dict:
 
 def measure_all(sizes: Sequence[tuple[int, int]]) -> pd.DataFrame:
     """One row a step and size, without figures where memory does not suffice."""
-    rows, started = [], time.perf_counter()
+    rows = []
+    started = time.perf_counter()
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
             for step in STEPS:
@@ -82,13 +85,15 @@ def measure_all(sizes: Sequence[tuple[int, int]]) -> pd.DataFrame:
 def exponent(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     """(e, half width of its 95 % t interval) of values ∝ size ** e, by least squares on the logarithms."""
     line = stats.linregress(np.log(sizes), np.log(values))
-    return float(line.slope), float(stats.t.ppf(0.975, len(sizes) - 2) * line.stderr)
+    half_width = stats.t.ppf(0.975, len(sizes) - 2) * line.stderr
+    return float(line.slope), float(half_width)
 
 
 def sweeps(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """What was measured along either size, with the least of the other."""
     rows = rows.dropna()
-    return {size: rows[rows[other] == rows[other].min()] for size, other in zip(SIZES, reversed(SIZES), strict=True)}
+    fewest = {size: rows[rows[size] == rows[size].min()] for size in SIZES}
+    return {"n_rows": fewest["n_transmitters"], "n_transmitters": fewest["n_rows"]}
 
 
 def exponents(rows: pd.DataFrame) -> pd.DataFrame:
@@ -96,15 +101,16 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
     table = []
     for size, sweep in sweeps(rows).items():
         for step, name in STEPS.items():
-            of_step = sweep[sweep["what"] == step].sort_values(size)
-            fitted = {
-                f"exponent of {label}": "{:.2f} ± {:.2f}".format(*exponent(of_step[size], of_step[quantity]))
-                for quantity, label in QUANTITIES.items()
-            }
-            largest = of_step.iloc[-1]
-            of_largest = f"{largest['n_rows']:,} × {largest['n_transmitters']:,}"
-            took = {label: f"{largest[quantity]:,.2f}" for quantity, label in QUANTITIES.items()}
-            table.append({"step": name, "against": SIZES[size], **fitted, "rows × transmitters": of_largest, **took})
+            measured = sweep[sweep["what"] == step].sort_values(size)
+            line = {"step": name, "against": SIZES[size]}
+            for quantity, label in QUANTITIES.items():
+                slope, half_width = exponent(measured[size], measured[quantity])
+                line[f"exponent of {label}"] = f"{slope:.2f} ± {half_width:.2f}"
+            largest = measured.iloc[-1]
+            line["rows × transmitters"] = f"{largest['n_rows']:,} × {largest['n_transmitters']:,}"
+            for quantity, label in QUANTITIES.items():
+                line[label] = f"{largest[quantity]:,.2f}"
+            table.append(line)
     return pd.DataFrame(table)
 
 
@@ -115,42 +121,64 @@ def draw(rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
     """Time and memory of each step against rows and against transmitters; crosses are radio maps that were refused."""
     figure, axes = plt.subplots(2, 2, figsize=(15, 10), sharex="col", sharey="row")
     refused = rows[rows["peak_mb"].isna()]
-    for column, (size, sweep), other in zip(axes.T, sweeps(rows).items(), reversed(SIZES), strict=True):
+    smallest = rows.dropna().min(numeric_only=True)
+    constant = {"n_rows": "n_transmitters", "n_transmitters": "n_rows"}
+    for column, (size, sweep) in zip(axes.T, sweeps(rows).items(), strict=True):
+        of_size = table[table["against"] == SIZES[size]].set_index("step")
         for axis, (quantity, label) in zip(column, QUANTITIES.items(), strict=True):
-            fitted = table[table["against"] == SIZES[size]].set_index("step")[f"exponent of {label}"]
-            for (step, name), colour, marker in zip(
-                STEPS.items(), sns.color_palette("colorblind"), "os^vDPX", strict=False
-            ):
-                of_step = sweep[sweep["what"] == step].sort_values(size)
-                style = {"marker": marker, "markersize": 6, "color": colour, "label": f"{name}: {fitted[name]}"}
-                axis.plot(of_step[size], of_step[quantity], **style)
+            _lines(axis, sweep, size, quantity, of_size[f"exponent of {label}"])
             axis.set(xscale="log", yscale="log", ylabel=label)
-            title = {"title": "exponent ± 95 % interval", "title_fontsize": 10, "alignment": "left"}
-            axis.legend(**title, fontsize=10, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-        for row in refused.itertuples():
-            at = getattr(row, size), 4e-6 * row.n_rows * row.n_transmitters
-            column[1].plot(*at, "x", color="black", markersize=9, markeredgewidth=2)
-            about = f"{row.n_rows:,} × {row.n_transmitters:,},\n{at[1] / 1000:g} GB: refused"
-            column[1].annotate(about, at, (-10, 0), textcoords="offset points", ha="right", va="center", fontsize=10)
-        column[0].set_title(f"against {SIZES[size]}, at {sweep[other].iloc[0]:,} {SIZES[other]}", fontsize=12)
+        for radio_map in refused.itertuples():
+            _cross(column[1], radio_map, size)
+        least = smallest[constant[size]]
+        column[0].set_title(f"against {SIZES[size]}, at {least:,.0f} {SIZES[constant[size]]}", fontsize=12)
         column[1].set_xlabel(SIZES[size])
     figure.suptitle("What each step costs (kNN: 1,000 queries)", fontsize=13)
     return figure
 
 
+def _lines(axis: Axes, sweep: pd.DataFrame, size: str, quantity: str, exponents_of: pd.Series) -> None:
+    """A line for each step, with its exponent in the legend."""
+    colours = sns.color_palette("colorblind", len(STEPS))
+    for (step, name), colour, marker in zip(STEPS.items(), colours, "os^vDPX", strict=True):
+        measured = sweep[sweep["what"] == step].sort_values(size)
+        label = f"{name}: {exponents_of[name]}"
+        axis.plot(measured[size], measured[quantity], marker=marker, markersize=6, color=colour, label=label)
+    axis.legend(
+        title="exponent ± 95 % interval",
+        title_fontsize=10,
+        alignment="left",
+        fontsize=10,
+        loc="center left",
+        bbox_to_anchor=(1, 0.5),
+        frameon=False,
+    )
+
+
+def _cross(axis: Axes, radio_map, size: str) -> None:
+    """A radio map that was refused, at the memory that it would have taken."""
+    megabytes = 4e-6 * radio_map.n_rows * radio_map.n_transmitters
+    at = getattr(radio_map, size), megabytes
+    axis.plot(*at, "x", color="black", markersize=9, markeredgewidth=2)
+    text = f"{radio_map.n_rows:,} × {radio_map.n_transmitters:,},\n{megabytes / 1000:g} GB: refused"
+    axis.annotate(text, at, (-10, 0), textcoords="offset points", ha="right", va="center", fontsize=10)
+
+
 def main() -> None:
-    small = os.environ.get("PROFILE") == "smoke"
+    """Measure every step of every size, and write down what they cost."""
+    defaults = {"--rows": ROWS, "--transmitters": TRANSMITTERS}
+    if os.environ.get("PROFILE") == "smoke":
+        defaults = {"--rows": FEW_ROWS, "--transmitters": FEW_TRANSMITTERS}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, sizes in {
-        "--rows": FEW_ROWS if small else ROWS,
-        "--transmitters": FEW_TRANSMITTERS if small else TRANSMITTERS,
-    }.items():
-        about = "sizes to measure with the least of the other; three at least (default: %(default)s)"
-        parser.add_argument(name, type=int, nargs="+", default=sizes, metavar="N", help=about)
+    purpose = "sizes to measure with the least of the other; three at least (default: %(default)s)"
+    for name, sizes in defaults.items():
+        parser.add_argument(name, type=int, nargs="+", default=sizes, metavar="N", help=purpose)
     arguments = parser.parse_args()
     workspace = paths.workspace(simulated=False)
-    n_rows, n_transmitters = sorted(set(arguments.rows)), sorted(set(arguments.transmitters))
-    sizes = [(n, n_transmitters[0]) for n in n_rows] + [(n_rows[0], n) for n in n_transmitters[1:]]
+    n_rows = sorted(set(arguments.rows))
+    n_transmitters = sorted(set(arguments.transmitters))
+    sizes = [(n, n_transmitters[0]) for n in n_rows]
+    sizes += [(n_rows[0], n) for n in n_transmitters[1:]]
     try:
         require_memory(*TOO_LARGE)
     except MemoryError:  # where there is room for it, it would take its time
@@ -165,7 +193,7 @@ def main() -> None:
     )
     results.write_table(table, workspace.tables, "scaling", note, simulated=False)
     print(table.to_string(index=False))
-    plots.finish(draw(rows, table), workspace.figures / "scaling.png", simulated=False)
+    figures.finish(draw(rows, table), workspace.figures / "scaling.png", simulated=False)
 
 
 if __name__ == "__main__":

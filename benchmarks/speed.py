@@ -6,7 +6,7 @@ otherwise idle machine. PROFILE and DATA mean what they mean for `make all`.
 """
 
 import argparse
-import hashlib
+import dataclasses
 import itertools
 import json
 import os
@@ -20,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,36 +30,40 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
-from benchmarks.worker import BOUNDS
-from lib import datasets, models, paths, places, plots, preprocess, results, simulate, unified
-from lib.fingerprints import FingerprintSet
+from benchmarks import inputs
+from benchmarks.worker import TRAINERS as WORKER_TRAINERS
+from lib import paths, quiet_import
+from lib.data import datasets, protocols, simulate
+from lib.data.fingerprints import FingerprintSet, joined
+from lib.models import training
+from lib.models.estimator import Estimator
+from lib.models.paper import UMLP, Encoder
+from lib.models.places import BUILDING_SIGMAS, FLOOR_SIGMAS, PlaceLoss
+from lib.models.scaling import MinMaxScaling
+from lib.models.unified import LARGEST_BATCH, Unified
+from lib.report import figures, results
+
+with quiet_import():
+    import keras
 
 COLUMNS = (
     *("what", "implementation", "backend", "n_rows", "n_inputs", "batch"),
     *("seconds", "rows_per_second", "ratio_to_torch", "ceiling_fraction", "peak_mb"),
 )
 PRODUCTS = {"NumPy": "numpy", "PyTorch": "torch", "TensorFlow": "tensorflow", "JAX": "jax"}
-TRAINERS = {
-    "ours": "tensorflow",
-    "PyTorch": "torch",
-    "Keras defaults": "tensorflow",
-    "Keras defaults on JAX": "jax",
-}
-TRAINERS_OF = {"unified": TRAINERS | {"PyTorch, bfloat16": "torch"}}  # our layers of that network use bfloat16, too
-VARIANTS = TRAINERS | dict.fromkeys(  # and what else was tried to make training fast, on the localizer with one thread
-    (
-        *("ours, Keras' Adam", "ours, XLA"),
-        *("Keras, XLA", "Keras, 8 steps per execution", "Keras, 16 steps per execution"),
-    ),
-    "tensorflow",
+TRAINERS = ("ours", "PyTorch", "Keras defaults", "Keras defaults on JAX")
+TRAINERS_OF = {"unified": (*TRAINERS, "PyTorch, bfloat16")}  # our layers of that network use bfloat16, too
+VARIANTS = (  # and what else was tried to make training fast, on the localizer with one thread
+    *TRAINERS,
+    *("ours, Keras' Adam", "ours, XLA"),
+    *("Keras, XLA", "Keras, 8 steps per execution", "Keras, 16 steps per execution"),
 )
-PREDICTORS = {  # a new way to locate a scan is one more line here and in worker.py
+PREDICTORS = {  # a further way to locate a scan is a line here and in worker.py
     "localizer": {"ours": "tensorflow", "PyTorch": "torch"},
     "knn_sorensen": {"ours": "numpy", "scikit-learn": "scikit-learn"},
     "knn_euclidean": {"ours": "scikit-learn"},
 }
-PROTOCOLS = {"ujiindoorloc": "pooled", "lorawan_antwerp": "random"}  # the paper's
-FILES = {"ujiindoorloc": ("uji_training", "uji_validation"), "lorawan_antwerp": ("lorawan_full",)}
+PROTOCOLS = ("pooled", "random")  # the paper's
 BATCH_SIZE = 256  # of the paper's networks
 VALIDATION_ROWS = 256  # few: what is timed is training
 LOSS_FACTOR = 2.0  # two trainings of one network whose losses are further apart than that are not the same
@@ -86,9 +91,14 @@ class Settings:
 
 
 FULL = Settings(
-    tuple(sorted({1, os.cpu_count()})), 3, 130_429, 8_192, {"localizer": 10, "umlp": 10, "unified": 3}, 2048
+    threads=tuple(sorted({1, os.cpu_count()})),
+    repetitions=3,
+    rows=130_429,
+    unified_rows=8_192,
+    epochs={"localizer": 10, "umlp": 10, "unified": 3},
+    side=2048,
 )
-SMOKE = Settings((1,), 1, 1500, 1024, {"umlp": 1, "unified": 1}, 256)
+SMOKE = Settings(threads=(1,), repetitions=1, rows=1500, unified_rows=1024, epochs={"umlp": 4, "unified": 1}, side=256)
 
 
 # === Workers ===
@@ -98,20 +108,31 @@ class Worker:
     """A running `worker.py`; `log` is an open file for what it writes besides its answers."""
 
     def __init__(self, implementation: str, backend: str, threads: int, kind: str, task: dict, log):
-        count, self.log = str(threads), log
+        self.log = log
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("worker.py")],
-            env=os.environ
-            | dict.fromkeys(("FINGERPRINT_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"), count)
-            | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"), count)
-            | {"KERAS_BACKEND": backend, "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"}
-            | {"PYTHONPATH": str(paths.ROOT), "CUDA_VISIBLE_DEVICES": ""},
+            env=os.environ | self._environment(backend, threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
         self._send({"implementation": implementation, "kind": kind, "task": task})
+
+    @staticmethod
+    def _environment(backend: str, threads: int) -> dict[str, str]:
+        several = str(threads > 1).lower()
+        variables = {
+            "KERAS_BACKEND": backend,
+            "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={several}",
+            "PYTHONPATH": os.pathsep.join([str(paths.ROOT), os.environ.get("PYTHONPATH", "")]),
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        for name in ("FINGERPRINT_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+            variables[name] = str(threads)
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NPROC"):
+            variables[name] = str(threads)
+        return variables
 
     def _send(self, request: dict) -> None:
         print(json.dumps(request), file=self.process.stdin, flush=True)
@@ -166,82 +187,119 @@ def _counted(threads: int) -> str:
     return "1 thread" if threads == 1 else f"{threads} threads"
 
 
-def row(what: str, name: str, backend: str, threads: int, answers: Sequence[dict], **about) -> dict:
-    """One row of the result: the median of the answers' seconds."""
+def row(what: str, name: str, backend: str, threads: int, answers: Sequence[dict], **sizes: int) -> dict:
+    """One row of the result: the median of the answers' seconds.
+
+    Args:
+        what, name, backend, threads: what was timed, by which implementation, on what.
+        answers: of the worker.
+        sizes: `n_rows`, `n_inputs` and `batch`.
+    """
     seconds = statistics.median(answer["seconds"] for answer in answers)
-    seconds = seconds if seconds > 0 else np.nan  # a difference of times that has drowned in noise says nothing
-    made = dict.fromkeys(COLUMNS) | {
+    if seconds <= 0:  # a difference of times that has drowned in noise says nothing
+        seconds = np.nan
+    columns = dict.fromkeys(COLUMNS) | sizes
+    columns |= {
         "what": what,
         "implementation": f"{name}, {_counted(threads)}",
         "backend": backend,
         "seconds": seconds,
-        "rows_per_second": about["n_rows"] / seconds,
+        "rows_per_second": sizes["n_rows"] / seconds,
         "peak_mb": answers[0]["peak_mb"],  # later turns add what earlier ones left behind
-        **about,
     }
-    print(f"  {what:28} {made['implementation']:34} {seconds:10.4g} s {made['peak_mb']:6.0f} MB", flush=True)
-    return made
+    print(f"  {what:28} {columns['implementation']:34} {seconds:10.4g} s {columns['peak_mb']:6.0f} MB", flush=True)
+    return columns
 
 
 # === Training ===
 
 
-def hidden_layers() -> dict[str, list[tuple[int, float]]]:
-    """Width and dropout of every hidden layer of each network."""
-    sizes, rate = models.CONFIGS[models.DEFAULT], 0.02
-    encoder, base, head = (sizes[part] for part in ("encoder", "base_model", "predictive_head"))
-    shared = (*encoder["hidden"], encoder["latent"], *base["hidden"], base["intermediate"])
-    return {
-        "localizer": [(width, rate) for width in shared] + [(width, 0.0) for width in head["hidden"]],
-        "umlp": [(width, 0.0) for width in sizes["umlp"]["hidden"]],
-        "unified": [(width, unified.NETWORK["dropout"]) for width in unified.NETWORK["hidden"]],
-    }
+class Reached(Exception):
+    """Ends a fit where its training would begin."""
 
 
-def training_tasks(networks: Sequence[str], settings: Settings, scratch: Path) -> dict[str, dict]:
-    """What workers must know of each network and of the rows that it is trained on, which are in files in `scratch`.
+def training_of(
+    estimator: Estimator, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet]
+) -> tuple[keras.Model, tuple, tuple | None, dict]:
+    """What an estimator passes to `training.fit`: network, training rows, validation rows and settings."""
+    passed = []
 
-    The rows are those of the paper, for the unified network in dBm and with all transmitters.
+    def stop(network, train, validation, **settings):
+        passed.extend((network, train, validation, settings))
+        raise Reached
+
+    with mock.patch.object(training, "fit", stop):
+        try:
+            estimator.fit(train, validation, seed=0)
+        except Reached:
+            return tuple(passed)
+    raise RuntimeError(f"{type(estimator).__name__} trains nothing")
+
+
+def hidden_layers(network: keras.Model) -> list[list]:
+    """Width and dropout of every hidden layer: a dense one, batch normalisation, ReLU, dropout."""
+    widths = []
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            widths += hidden_layers(layer)
+        elif isinstance(layer, keras.layers.BatchNormalization):
+            widths.append([layer.input.shape[-1], 0.0])
+        elif isinstance(layer, keras.layers.Dropout):
+            widths[-1][1] = layer.rate
+    return widths
+
+
+def training_task(estimator: Estimator, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet]) -> dict:
+    """What workers must know of an estimator's network and of the rows that it is trained on.
+
+    Returns:
+        `network`, in JSON, its hidden `layers`, `n_inputs` of the first of them and `outputs`, the width of each by
+        its name; `train` and `validation`, (x, y) each; `loss` and `batch_size`. Of the unified network, `places` and
+        `place_sigmas` are what its loss is made of.
     """
-    raw = {name: datasets.load(name) for name in datasets.LOADERS}
-    indoor, outdoor = (
-        preprocess.process(data, PROTOCOLS[name], np.arange(0, len(data), -(-len(data) // settings.rows)), BOUNDS)
-        for name, data in raw.items()
-    )
-    few = [one[:: -(-len(one) // settings.unified_rows)] for one in raw.values()]
-    sets = {
-        "localizer": {part: indoor.part(part) for part in ("train", "validation")},
-        "umlp": preprocess.unify(indoor, outdoor),
-        "unified": dict.fromkeys(
-            ("train", "validation"), (unified.side_by_side(few), {"places": unified.targets(few)})
-        ),
+    network, rows, held_out, settings = training_of(estimator, train, validation)
+    x, y = rows
+    if held_out is not None:
+        held_out = keras.tree.map_structure(lambda values: values[:VALIDATION_ROWS], held_out)
+    task = {
+        "network": network.to_json(),
+        "layers": hidden_layers(network),
+        "n_inputs": x.shape[1],
+        "outputs": {"position": 2},
+        "train": rows,
+        "validation": held_out,
+        "loss": settings["loss"],
+        "places": None,
+        "batch_size": settings["batch_size"],
     }
-    tasks = {}
-    for network in networks:
-        arrays = {}
-        for part, most in {"train": None, "validation": VALIDATION_ROWS}.items():
-            x, y = sets[network][part]
-            y = y if isinstance(y, dict) else {"position": y}
-            arrays |= {f"{part}_{name}": values[:most] for name, values in {"x": x, **y}.items()}
-        outputs = {name: values.shape[1] for name, values in y.items()}
-        file = scratch / f"{network}.npz"
-        np.savez(file, **arrays)
-        n_inputs = arrays["train_x"].shape[1]
-        if network == "unified":
-            about_network = about_unified(few)
-            file.with_suffix(".pickle").write_bytes(pickle.dumps(about_network))
-            outputs = {"places": len(about_network["places"])}
-            n_inputs = len(about_network["arguments"]["columns"])
-        batch_size = unified.LARGEST_BATCH if network == "unified" else BATCH_SIZE
-        about = {"network": network, "n_inputs": n_inputs, "outputs": outputs, "file": str(file)}
-        tasks[network] = about | {"layers": hidden_layers()[network], "batch_size": batch_size}
-    return tasks
+    if isinstance(y, dict):
+        task["outputs"] = {name: values.shape[1] for name, values in y.items()}
+    if isinstance(settings["loss"], PlaceLoss):
+        task |= {
+            "n_inputs": len(network.get_layer("levels").columns),
+            "outputs": {"places": network.output_shape[-1]},
+            "loss": None,
+            "places": settings["loss"].places.config(),
+            "place_sigmas": (FLOOR_SIGMAS, BUILDING_SIGMAS),
+        }
+    return task
 
 
-def about_unified(environments: Sequence[FingerprintSet]) -> dict:
-    """What `unified.train` makes of such sets: the arguments of `models.unified`, and the places."""
-    of = places.joined([places.Places.of(one) for one in environments])
-    return {"arguments": unified.of_network(environments, of) | unified.NETWORK, "places": of}
+def training_tasks(settings: Settings) -> dict[str, dict]:
+    """The task of each network, on rows of the paper's protocols."""
+    parts = [protocols.load(name, settings.rows) for name in PROTOCOLS]
+    train = [each.train for each in parts]
+    validation = [each.validation for each in parts]
+    transmitters = [each.transmitters for each in parts]
+    encoder = Encoder(inputs=transmitters[0], batch_size=BATCH_SIZE)
+    umlp = UMLP(inputs=transmitters, batch_size=BATCH_SIZE)
+    few = [protocols.some_rows(fingerprints, settings.unified_rows) for fingerprints in train]
+    nothing = [fingerprints[:0] for fingerprints in few]
+    return {
+        "localizer": training_task(encoder, train[:1], validation[:1]),
+        "umlp": training_task(umlp, train, validation),
+        "unified": training_task(Unified(), few, nothing),
+    }
 
 
 def operations(task: dict) -> int:
@@ -249,7 +307,8 @@ def operations(task: dict) -> int:
 
     Two a weight on the way forward, four on the way back; but nobody needs the gradient of the first layer's input.
     """
-    widths = [task["n_inputs"], *(width for width, _ in task["layers"]), sum(task["outputs"].values())]
+    hidden = [width for width, _ in task["layers"]]
+    widths = [task["n_inputs"], *hidden, sum(task["outputs"].values())]
     weights = [before * after for before, after in itertools.pairwise(widths)]
     return 6 * sum(weights) - 2 * weights[0]
 
@@ -258,120 +317,131 @@ def matrix_products(threads: int, turns: int, side: int) -> tuple[list[dict], fl
     """Rows of the product of two square matrices, and the most floating point operations a second that it reaches."""
     with workers("product", PRODUCTS, threads, {"side": side}) as asked:
         answers = in_turn(asked, turns, "multiply")
-    about = {"n_rows": side, "n_inputs": side, "batch": side}
-    rows = [row("matrix_product", name, PRODUCTS[name], threads, of, **about) for name, of in answers.items()]
-    fastest = min(one["seconds"] for one in rows)
-    return [one | {"ceiling_fraction": fastest / one["seconds"]} for one in rows], 2 * side**3 / fastest
+    rows = []
+    for name, backend in PRODUCTS.items():
+        rows.append(
+            row("matrix_product", name, backend, threads, answers[name], n_rows=side, n_inputs=side, batch=side)
+        )
+    fastest = min(product["seconds"] for product in rows)
+    for product in rows:
+        product["ceiling_fraction"] = fastest / product["seconds"]
+    return rows, 2 * side**3 / fastest
 
 
-def training(
-    task: dict, threads: int, turns: int, epochs: int, ceiling: float, trainers: Mapping[str, str]
+def time_training(
+    network: str, task: dict, threads: int, turns: int, epochs: int, ceiling: float, trainers: Sequence[str]
 ) -> list[dict]:
     """Rows of all implementations' training of one network.
 
     Args:
-        task: of `training_tasks`.
+        network: its name.
+        task: see `training_task`.
         threads, turns: of each implementation.
         epochs: that one turn times.
         ceiling: floating point operations a second that no training can exceed.
-        trainers: the implementations and their backends.
+        trainers: the implementations.
 
     Raises:
         RuntimeError: if they do not train the same network, or not as well.
     """
-    what = f"train_{task['network']}"
-    with np.load(task["file"]) as arrays:
-        about = {"n_rows": len(arrays["train_x"]), "n_inputs": task["n_inputs"], "batch": task["batch_size"]}
-    with workers("train", trainers, threads, task) as asked:
-        first = in_turn(asked, 1, "first")
-        steady = in_turn(asked, turns, "steady", epochs=epochs)
+    backends = {name: WORKER_TRAINERS[name][-1] for name in trainers}
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(pickle.dumps(task))
+        file.flush()
+        with workers("train", backends, threads, {"file": file.name}) as asked:
+            first = in_turn(asked, 1, "first")
+            steady = in_turn(asked, turns, "steady", epochs=epochs)
+    what = f"train_{network}"
     weights = {name: answers[0]["weights"] for name, answers in steady.items()}
     losses = {name: answers[0]["loss"] for name, answers in steady.items()}
     if len(set(weights.values())) > 1 or max(losses.values()) > LOSS_FACTOR * min(losses.values()):
         raise RuntimeError(f"{what}: not the same training. Weights: {weights}, losses: {losses}")
+    sizes = {"n_rows": len(task["train"][0]), "n_inputs": task["n_inputs"], "batch": task["batch_size"]}
     rows = []
-    for name, backend in trainers.items():
-        rows.append(row(f"{what}_first_epoch", name, backend, threads, first[name], **about))
-        made = row(what, name, backend, threads, steady[name], **about)
-        rows.append(made | {"ceiling_fraction": made["rows_per_second"] * operations(task) / ceiling})
+    for name, backend in backends.items():
+        rows.append(row(f"{what}_first_epoch", name, backend, threads, first[name], **sizes))
+        later = row(what, name, backend, threads, steady[name], **sizes)
+        later["ceiling_fraction"] = later["rows_per_second"] * operations(task) / ceiling
+        rows.append(later)
     return rows
 
 
 # === Loading ===
 
 
-def as_published(data: FingerprintSet) -> dict[str, pd.DataFrame]:
-    """A simulated set as the tables that the publisher offers, by their keys in the registry."""
-    marker = {"ujiindoorloc": 100, "lorawan_antwerp": -200}[data.name]
-    rssi = pd.DataFrame(np.where(data.heard, data.rssi, marker).astype(int), columns=list(data.transmitters))
-    if data.name == "ujiindoorloc":
-        place = pd.DataFrame(data.frame.to_publisher(data.position), columns=["LONGITUDE", "LATITUDE"])
-        place = place.assign(FLOOR=data.floor, BUILDINGID=data.building, PHONEID=data.group)
-        table = pd.concat([rssi, place.assign(TIMESTAMP=data.time.astype("datetime64[s]").astype(int))], axis=1)
-        return dict(zip(FILES[data.name], (table[data.part == part] for part in ("train", "validation")), strict=True))
-    place = pd.DataFrame(data.frame.to_degrees(data.position), columns=["Latitude", "Longitude"])
-    time = pd.date_range("2018-11-01", periods=len(place), freq="7s").strftime("%Y-%m-%dT%H:%M:%S.000000+00:00")
-    return {"lorawan_full": pd.concat([rssi, place.assign(**{"RX Time": time, "SF": 7, "HDOP": 1.5})], axis=1)}
-
-
 def generated_files(environment: str, settings: Settings, scratch: Path) -> dict[str, dict]:
     """Files of the publisher's size and format, where his own are not at hand: what differs from the registry."""
-    if not datasets.simulated() and all(datasets.find(datasets.REGISTRY[key]) for key in FILES[environment]):
+    keys = inputs.KEYS[environment]
+    if not datasets.simulated() and all(datasets.find(datasets.REGISTRY[key]) for key in keys.values()):
         return {}
     if environment == "ujiindoorloc":
-        data = simulate.campus(*(min(settings.rows, datasets.REGISTRY[key].rows) for key in FILES[environment]))
+        counts = [min(settings.rows, datasets.REGISTRY[key].rows) for key in keys.values()]
+        fingerprints = simulate.campus(*counts)
+        tables = {part: inputs.campus_table(fingerprints[fingerprints.part == part]) for part in keys}
     else:
-        data = simulate.city(settings.rows, minimum_heard=1)
-    files = {}
-    for key, table in as_published(data).items():
-        path, content = scratch / f"{key}.csv", table.to_csv(index=False).encode()
-        path.write_bytes(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        files[key] = {"file": str(path), "rows": len(table), "size": len(content), "sha256": sha256}
-    return files
+        tables = {"all": inputs.city_table(simulate.city(settings.rows, minimum_heard=1))}
+    generated = {}
+    for part, table in tables.items():
+        path = scratch / f"{keys[part]}.csv"
+        table.to_csv(path, index=False)
+        generated[keys[part]] = inputs.description(path, len(table))
+    return generated
 
 
-def loading(settings: Settings, turns: int, scratch: Path) -> list[dict]:
+def time_loading(settings: Settings, turns: int, scratch: Path) -> list[dict]:
     """Rows of loading and preprocessing each environment, with one thread."""
     rows = []
-    for environment, protocol in PROTOCOLS.items():
-        files = generated_files(environment, settings, scratch)
-        name = "ours, generated file" if files else "ours"
-        task = {"environment": environment, "protocol": protocol, "files": files}
-        with workers("load", {name: "pandas"}, 1, task) as asked:
-            for what, backend in {"load": "pandas", "preprocess": "numpy"}.items():
-                answers = in_turn(asked, turns, what)[name]
-                about = dict(zip(("n_rows", "n_inputs"), answers[0]["shape"], strict=True))
-                rows.append(row(f"{what}_{environment}", name, backend, 1, answers, **about))
+    for protocol in PROTOCOLS:
+        environment = protocols.PROTOCOLS[protocol].environment
+        generated = generated_files(environment, settings, scratch)
+        name = "ours, generated file" if generated else "ours"
+        with workers("load", {name: "pandas"}, 1, {"protocol": protocol, "files": generated}) as asked:
+            for step, backend in {"load": "pandas", "preprocess": "numpy"}.items():
+                answers = in_turn(asked, turns, step)[name]
+                n_rows, n_inputs = answers[0]["shape"]
+                rows.append(row(f"{step}_{environment}", name, backend, 1, answers, n_rows=n_rows, n_inputs=n_inputs))
     return rows
 
 
 # === Prediction ===
 
 
-def prediction_task(scratch: Path) -> tuple[dict, tuple[int, int]]:
-    """What all that locate scans need, from UJIIndoorLoc's official split, and (scans, access points)."""
-    campus = datasets.load("ujiindoorloc")
-    processed = preprocess.process(campus, "official", np.arange(len(campus)), BOUNDS)
-    scans = campus.rssi[processed.split.test]
-    file = scratch / "official.pickle"
-    file.write_bytes(pickle.dumps((campus[campus.part == "train"], processed, scans)))
-    return {"file": str(file), "layers": hidden_layers()["localizer"]}, scans.shape
+def prediction_task(scratch: Path) -> dict:
+    """What all that locate scans need, from UJIIndoorLoc's official split.
+
+    Returns:
+        `radio_map`, `rssi` of the scans in dBm and the `folder` of a saved network; of the same network its hidden
+        `layers`, the `columns` of its inputs and both scalings.
+    """
+    parts = protocols.load("official")
+    encoder = Encoder(inputs=parts.transmitters, epochs=1).fit([parts.train], [parts.validation], seed=0)
+    encoder.save(scratch)
+    place = {name: number for number, name in enumerate(parts.train.transmitters)}
+    rssi = parts.train.scans.of(parts.transmitters)
+    return {
+        "radio_map": joined(parts.train, parts.validation),
+        "rssi": parts.test.rssi,
+        "folder": str(scratch),
+        "layers": hidden_layers(encoder.network.get_layer("localizer")),
+        "columns": [place[name] for name in parts.transmitters],
+        "rssi_scaling": MinMaxScaling.of_rssi(rssi, parts.train.not_heard_dbm),
+        "position_scaling": MinMaxScaling.of_position(parts.train.position),
+    }
 
 
-def prediction(task: dict, shape: tuple[int, int], threads: int, turns: int) -> list[dict]:
-    """Rows of locating one scan, and all of them at once."""
+def time_prediction(task: dict, file: Path, threads: int, turns: int) -> list[dict]:
+    """Rows of locating one scan, and all of them at once; `file` is a pickle of the task."""
+    n_scans, n_inputs = task["rssi"].shape
     rows = []
     for what, backends in PREDICTORS.items():
-        # scikit-learn has one thread for this distance, and takes its time
-        backends = {name: of for name, of in backends.items() if (name, threads > 1) != ("scikit-learn", True)}
-        with workers("predict", backends, threads, task | {"what": what}) as asked:
-            for how, scans in {"single": 1, "batch": shape[0]}.items():
+        if threads > 1:  # scikit-learn has one thread for this distance, and takes its time
+            backends = {name: backend for name, backend in backends.items() if name != "scikit-learn"}
+        with workers("predict", backends, threads, {"what": what, "file": str(file)}) as asked:
+            for size, scans in {"single": 1, "batch": n_scans}.items():
                 answers = in_turn(asked, turns, "locate", scans=scans)
-                about = {"n_rows": scans, "n_inputs": shape[1], "batch": scans}
-                rows += [
-                    row(f"{what}_{how}", name, backends[name], threads, of, **about) for name, of in answers.items()
-                ]
+                sizes = {"n_rows": scans, "n_inputs": n_inputs, "batch": scans}
+                for name, backend in backends.items():
+                    rows.append(row(f"{what}_{size}", name, backend, threads, answers[name], **sizes))
     return rows
 
 
@@ -433,31 +503,44 @@ def shown_training(table: pd.DataFrame) -> pd.DataFrame:
 
 def shown_variants(table: pd.DataFrame) -> pd.DataFrame:
     """What was tried to make training fast, for reading, the fastest first."""
-    training = shown_training(table)
-    defaults = training.loc[training["implementation"].str.match(r"Keras defaults, \d"), "seconds"].max()
-    training.insert(6, "times as fast as Keras defaults", (defaults / training["seconds"]).map("{:.2f}".format))
+    variants = shown_training(table)
+    is_default = variants["implementation"].str.match(r"Keras defaults, \d")
+    ratio = variants.loc[is_default, "seconds"].max() / variants["seconds"]
+    variants.insert(6, "times as fast as Keras defaults", ratio.map("{:.2f}".format))
     left_out = ["network", "rows × inputs", "rows/s", "of the matrix product", "seconds"]
-    return training.sort_values("seconds").drop(columns=left_out)
+    return variants.sort_values("seconds").drop(columns=left_out)
 
 
 def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The results for reading: name of a table → the table, all text."""
-    key = ["name", "implementation"]
-    training = shown_training(table).drop(columns="seconds")
-    single, batch = (_named(table, f"(localizer|knn_[a-z]+)_{how}") for how in ("single", "batch"))
-    both = single.merge(batch, on=key, suffixes=("_one", ""))
-    prediction = pd.DataFrame(
+    return {
+        "speed": shown_training(table).drop(columns="seconds"),
+        "speed_prediction": shown_prediction(table),
+        "speed_loading": shown_loading(table),
+    }
+
+
+def shown_prediction(table: pd.DataFrame) -> pd.DataFrame:
+    """Prediction for reading."""
+    single = _named(table, "(localizer|knn_[a-z]+)_single")
+    batch = _named(table, "(localizer|knn_[a-z]+)_batch")
+    both = single.merge(batch, on=["name", "implementation"], suffixes=("_single", ""))
+    return pd.DataFrame(
         {
             "locates by": both["name"],
             "implementation": both["implementation"],
-            "one scan (µs)": _text(1e6 * both["seconds_one"], ",.0f"),
+            "one scan (µs)": _text(1e6 * both["seconds_single"], ",.0f"),
             "in a batch (µs a scan)": _text(1e6 / both["rows_per_second"], ",.1f"),
             "scans in it": _text(both["n_rows"], ",.0f"),
             "peak MB": _text(both["peak_mb"], ",.0f"),
         }
     )
+
+
+def shown_loading(table: pd.DataFrame) -> pd.DataFrame:
+    """Loading and preprocessing for reading."""
     steps = _named(table, "((?:load|preprocess)_.*)")
-    loading = pd.DataFrame(
+    return pd.DataFrame(
         {
             "step": steps["name"],
             "implementation": steps["implementation"],
@@ -466,7 +549,6 @@ def shown(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
             "peak MB": _text(steps["peak_mb"], ",.0f"),
         }
     )
-    return {"speed": training, "speed_prediction": prediction, "speed_loading": loading}
 
 
 def figure_of(table: pd.DataFrame) -> Figure:
@@ -501,16 +583,22 @@ def write_variants(table: pd.DataFrame, workspace: paths.Workspace, simulated: b
     results.write_table(shown_variants(table), workspace.tables, "speed_variants", note + packages() + ".", simulated)
 
 
+def limits(table: pd.DataFrame) -> str:
+    """The most floating point operations a second, with each number of threads."""
+    products = table[(table["what"] == "matrix_product") & (table["ceiling_fraction"] == 1)]
+    texts = []
+    for seconds, side, threads in zip(products["seconds"], products["n_rows"], threads_of(products), strict=True):
+        texts.append(f"{2e-9 * side**3 / seconds:,.0f} GFLOP/s with {threads}")
+    return ", ".join(texts)
+
+
 def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turns: int) -> None:
     """Write `speed.csv`, its tables and its figure."""
     table = results.write(table, workspace.results / "speed.csv", columns=COLUMNS)
-    products = table[(table["what"] == "matrix_product") & (table["ceiling_fraction"] == 1)]
-    limits = (2e-9 * products["n_rows"] ** 3 / products["seconds"]).map("{:,.0f} GFLOP/s".format)
-    limits = ", ".join(f"{limit} with {threads}" for limit, threads in zip(limits, threads_of(products), strict=True))
     notes = {
-        "speed": f"Training in batches of {BATCH_SIZE}, the unified network in batches of {unified.LARGEST_BATCH}, "
-        f"as in the notebooks; medians of {turns} turns. The first epoch includes building and compiling the network. "
-        f"The product of two large matrices, by whichever library is fastest, reaches {limits} of "
+        "speed": f"Training in batches of {BATCH_SIZE}, the unified network in batches of {LARGEST_BATCH}, as in the "
+        f"notebooks; medians of {turns} turns. The first epoch includes building and compiling the network. The "
+        f"product of two large matrices, by whichever library is fastest, reaches {limits(table)} of "
         f"{os.cpu_count()} cores. {packages()}.",
         "speed_prediction": "From dBm to metres, UJIIndoorLoc, official split; kNN with k = 7. scikit-learn's "
         "Bray–Curtis has one thread.",
@@ -519,53 +607,47 @@ def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turn
     }
     for name, part in shown(table).items():
         results.write_table(part, workspace.tables, name, notes[name], simulated)
-    plots.finish(figure_of(table), workspace.figures / "speed.png", simulated)
+    figures.finish(figure_of(table), workspace.figures / "speed.png", simulated)
+
+
+def measured(settings: Settings) -> tuple[list[dict], list[dict]]:
+    """Rows of the results, and those of what was tried."""
+    turns = settings.repetitions
+    tasks = training_tasks(settings)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Path(folder)
+        to_predict = prediction_task(scratch)
+        file = scratch / "prediction.pickle"
+        file.write_bytes(pickle.dumps(to_predict))
+        for threads in settings.threads:
+            products, ceiling = matrix_products(threads, turns, settings.side)
+            rows += products
+            for network, epochs in settings.epochs.items():
+                trainers = TRAINERS_OF.get(network, TRAINERS)
+                rows += time_training(network, tasks[network], threads, turns, epochs, ceiling, trainers)
+            rows += time_prediction(to_predict, file, threads, turns)
+        _, ceiling = matrix_products(1, turns, settings.side)
+        epochs = settings.epochs.get("localizer", 1)
+        tried = time_training("localizer", tasks["localizer"], 1, turns, epochs, ceiling, VARIANTS)
+        rows += time_loading(settings, turns, scratch)
+    return rows, tried
 
 
 def main() -> None:
-    """Time what is asked for, and write it down if that is everything."""
-    profile = os.environ.get("PROFILE", "lab")
-    settings = SMOKE if profile == "smoke" else FULL
-    parts = (*settings.epochs, "load", "predict", "variants")
+    """Time everything, and write it down."""
+    settings = SMOKE if os.environ.get("PROFILE") == "smoke" else FULL
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--repetitions", type=int, default=settings.repetitions, metavar="N", help="default: %(default)s"
     )
-    parser.add_argument("--only", nargs="+", choices=parts, help="show these parts; write the variants alone")
-    parser.add_argument("--threads", type=int, nargs="+", metavar="N", help="the same, with as many threads")
-    arguments = parser.parse_args()
-    everything = not (arguments.only or arguments.threads)
-    parts, turns = arguments.only or parts, arguments.repetitions
-
+    settings = dataclasses.replace(settings, repetitions=parser.parse_args().repetitions)
     simulated = datasets.simulated()
     print(f"load average {os.getloadavg()[0]:.1f}: the less, the better these times are")
-    workspace, rows, tried = paths.workspace(simulated), [], []
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        train = training_tasks([name for name in settings.epochs if name in parts], settings, scratch)
-        predict = prediction_task(scratch) if "predict" in parts else None
-        for threads in arguments.threads or settings.threads:
-            if train:
-                products, ceiling = matrix_products(threads, turns, settings.side)
-                rows += products
-            for network, task in train.items():
-                trainers = TRAINERS_OF.get(network, TRAINERS)
-                rows += training(task, threads, turns, settings.epochs[network], ceiling, trainers)
-            if predict:
-                rows += prediction(*predict, threads, turns)
-        if "variants" in parts:
-            (task,) = training_tasks(["localizer"], settings, scratch).values()
-            epochs = settings.epochs.get("localizer", 1)
-            _, ceiling = matrix_products(1, turns, settings.side)
-            tried += training(task, 1, turns, epochs, ceiling, VARIANTS)
-        if "load" in parts:
-            rows += loading(settings, turns, scratch)
-    table = with_ratio(rows)
-    print(pd.concat([table, with_ratio(tried)]).to_string(index=False))
-    if tried:
-        write_variants(with_ratio(tried), workspace, simulated, turns)
-    if everything:
-        write(table, workspace, simulated, turns)
+    rows, tried = measured(settings)
+    workspace = paths.workspace(simulated)
+    write_variants(with_ratio(tried), workspace, simulated, settings.repetitions)
+    write(with_ratio(rows), workspace, simulated, settings.repetitions)
 
 
 if __name__ == "__main__":

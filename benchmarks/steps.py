@@ -5,12 +5,8 @@ It prints {"seconds", "peak_mb"}, or {"refused"} and why. Steps leave in the fol
 """
 
 import argparse
-import contextlib
-import dataclasses
-import hashlib
 import itertools
 import json
-import os
 import pickle
 import sys
 import time
@@ -18,28 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
 
-from benchmarks.memory import peak_mb
-from lib import baselines, datasets, preprocess, simulate
-from lib.fingerprints import FingerprintSet
+from benchmarks import inputs
+from benchmarks.measure import forget_peak, peak_mb
+from lib.data import datasets, protocols, simulate
+from lib.data.fingerprints import FingerprintSet
+from lib.models.neighbours import NearestFingerprints
 
 QUERIES, NEIGHBOURS = 1000, 5
-BATCH_SIZE, PREDICTED_AT_ONCE = 256, 4096
+BATCH_SIZE = 256
 CSV_CELLS = 10_000_000  # a longer file repeats its rows
 LEAST_S, MOST_TIMES = 2.0, 5  # shorter work is repeated
-
-
-# === Time and memory ===
-
-
-def forget_peak() -> float:
-    """Let `peak_mb` begin anew, where the system can, and return what it begins with."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-    return peak_mb()
+Measured = tuple[float, float]  # seconds, and MB beyond what the process had before it read what the work is on
 
 
 def measured(work: Callable[[], object], held_mb: float) -> tuple[float, float, object]:
@@ -79,101 +67,103 @@ def campus_sizes(n_rows: int) -> dict[str, int]:
 def write_csv(folder: Path, fingerprints: FingerprintSet) -> None:
     """The publisher's two files; where they are large, with the first rows again and again."""
     some = fingerprints[: max(1, CSV_CELLS // len(fingerprints.transmitters))]
-    table = pd.DataFrame(np.nan_to_num(some.rssi, nan=100).astype(np.int16), columns=list(some.transmitters))
-    place = dict(zip(("LONGITUDE", "LATITUDE"), some.frame.to_publisher(some.position).T, strict=True))
-    table = table.assign(**place, FLOOR=some.floor, BUILDINGID=some.building, PHONEID=some.group, TIMESTAMP=1371713733)
-    header, *lines = table.to_csv(index=False).splitlines(keepends=True)
+    header, *lines = inputs.campus_table(some).to_csv(index=False).splitlines(keepends=True)
     for part, rows in campus_sizes(len(fingerprints)).items():
-        with (folder / f"scaling-{part}.csv").open("w") as file:
-            file.writelines([header, *itertools.islice(itertools.cycle(lines), rows)])
+        with (folder / f"{part}.csv").open("w") as file:
+            file.write(header)
+            file.writelines(itertools.islice(itertools.cycle(lines), rows))
 
 
 # === Steps ===
 
 
-def simulate_campus(folder: Path, n_rows: int, n_transmitters: int) -> tuple[float, float]:
-    held, sizes = forget_peak(), campus_sizes(n_rows).values()
+def simulate_campus(folder: Path, n_rows: int, n_transmitters: int) -> Measured:
+    held = forget_peak()
+    sizes = campus_sizes(n_rows).values()
     seconds, peak, fingerprints = measured(lambda: simulate.campus(*sizes, n_access_points=n_transmitters), held)
     write(folder, "fingerprints", fingerprints)
     write_csv(folder, fingerprints)
     return seconds, peak
 
 
-def load_csv(folder: Path, n_rows: int, n_transmitters: int) -> tuple[float, float]:
-    os.environ["FINGERPRINT_DATA"] = str(folder)
-    for key, (part, rows) in zip(("uji_training", "uji_validation"), campus_sizes(n_rows).items(), strict=True):
-        path = folder / f"scaling-{part}.csv"
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        about = {"sha256": digest, "size": path.stat().st_size, "rows": rows, "transmitters": n_transmitters}
-        datasets.REGISTRY[key] = dataclasses.replace(datasets.REGISTRY[key], file=path.name, **about)
-    return measured(datasets.load_ujiindoorloc, forget_peak())[:2]
-
-
-def process_pooled(folder: Path, n_rows: int, n_transmitters: int) -> tuple[float, float]:
-    held, fingerprints, rows = forget_peak(), read(folder, "fingerprints"), np.arange(n_rows)
-    seconds, peak, processed = measured(lambda: preprocess.process(fingerprints, "pooled", rows, (0.0, 2.0)), held)
-    write(folder, "processed", processed)
+def load_csv(folder: Path, n_rows: int, n_transmitters: int) -> Measured:
+    registered = {}
+    for part, rows in campus_sizes(n_rows).items():
+        description = inputs.description(folder / f"{part}.csv", rows)
+        registered[inputs.KEYS["ujiindoorloc"][part]] = description | {"transmitters": n_transmitters}
+    inputs.register(registered)
+    seconds, peak, _ = measured(datasets.load_ujiindoorloc, forget_peak())
     return seconds, peak
 
 
-def train_epoch(folder: Path, n_rows: int, n_transmitters: int) -> tuple[float, float]:
+def process_pooled(folder: Path, n_rows: int, n_transmitters: int) -> Measured:
+    held = forget_peak()
+    fingerprints = read(folder, "fingerprints")
+    seconds, peak, arrays = measured(lambda: inputs.scaled(protocols.pooled(fingerprints)), held)
+    write(folder, "arrays", arrays)
+    return seconds, peak
+
+
+def train_epoch(folder: Path, n_rows: int, n_transmitters: int) -> Measured:
     """An epoch: the difference between training for more epochs and for one, which also traces the graph."""
-    from lib import models, training
+    from lib.models import training
+    from lib.models.paper import localizer
 
     settings = {"loss": "mse", "batch_size": BATCH_SIZE, "learning_rate": 0.01, "decay": False}
     some = np.zeros((2 * BATCH_SIZE, 8), np.float32), np.zeros((2 * BATCH_SIZE, 2), np.float32)
-    training.fit(models.localizer(8), some, some, epochs=1, **settings)  # sets up TensorFlow's threads and memory
+    training.fit(localizer(8), some, some, epochs=1, **settings)  # sets up TensorFlow's threads and memory
     held = forget_peak()
-    processed = read(folder, "processed")
-    parts, localizer = (processed.part("train"), processed.part("validation")), models.localizer(processed.x.shape[1])
+    arrays = read(folder, "arrays")
+    network = localizer(arrays["train"][0].shape[1])
 
     def timed(epochs: int) -> float:
         started = time.perf_counter()
-        training.fit(localizer, *parts, epochs=epochs, **settings)
+        training.fit(network, arrays["train"], arrays["validation"], epochs=epochs, **settings)
         return time.perf_counter() - started
 
-    one, peak, more = timed(1), peak_mb() - held, max(1, 30_000_000 // (n_rows * n_transmitters))
-    while (seconds := timed(1 + more) - one) < LEAST_S:
+    first = timed(1)
+    peak = peak_mb() - held
+    more = max(1, 3_000_000 // (n_rows * n_transmitters))
+    seconds = timed(1 + more) - first
+    while seconds < LEAST_S:
         more *= 4
+        seconds = timed(1 + more) - first
     return seconds / more, peak
 
 
-def predict_all(folder: Path, n_rows: int, n_transmitters: int) -> tuple[float, float]:
-    from lib import models
+def predict_all(folder: Path, n_rows: int, n_transmitters: int) -> Measured:
+    from lib.models import training
+    from lib.models.paper import localizer
 
-    models.localizer(8)(np.zeros((1, 8), np.float32), training=False)
+    training.predict(localizer(8), np.zeros((1, 8), np.float32))
     held = forget_peak()
-    x = read(folder, "processed").x
-    localizer = models.localizer(x.shape[1])
-
-    def predict() -> list:
-        return [
-            localizer(x[rows : rows + PREDICTED_AT_ONCE], training=False)
-            for rows in range(0, len(x), PREDICTED_AT_ONCE)
-        ]
-
-    return measured(predict, held)[:2]
+    x = np.concatenate([x for x, _ in read(folder, "arrays").values()])
+    network = localizer(x.shape[1])
+    seconds, peak, _ = measured(lambda: training.predict(network, x), held)
+    return seconds, peak
 
 
-def nearest(metric: str, folder: Path) -> tuple[float, float]:
-    held, fingerprints = forget_peak(), read(folder, "fingerprints")
-    queries = fingerprints.rssi[:: -(-len(fingerprints) // QUERIES)]
+def nearest(metric: str, folder: Path) -> Measured:
+    held = forget_peak()
+    fingerprints = read(folder, "fingerprints")
+    queries = fingerprints.scans[:: -(-len(fingerprints) // QUERIES)]
 
-    def answer() -> dict:
-        return baselines.NearestFingerprints(metric, NEIGHBOURS).store(fingerprints).predict(queries)
+    def answer() -> object:
+        estimator = NearestFingerprints(metric, NEIGHBOURS)
+        return estimator.fit([fingerprints], [fingerprints[:0]], seed=0).predict(queries)
 
-    return measured(answer, held)[:2]
+    seconds, peak, _ = measured(answer, held)
+    return seconds, peak
 
 
-STEPS: dict[str, Callable[[Path, int, int], tuple[float, float]]] = {
+STEPS: dict[str, Callable[[Path, int, int], Measured]] = {
     "simulate": simulate_campus,
     "load": load_csv,
     "process": process_pooled,
     "train": train_epoch,
     "predict": predict_all,
-    "knn_euclidean": lambda folder, *_: nearest("euclidean", folder),
-    "knn_sorensen": lambda folder, *_: nearest("sorensen", folder),
+    "knn_euclidean": lambda folder, *sizes: nearest("euclidean", folder),
+    "knn_sorensen": lambda folder, *sizes: nearest("sorensen", folder),
 }
 
 
@@ -182,11 +172,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=STEPS, help="what to measure")
     parser.add_argument("folder", type=Path, help="there already; where the steps leave what they make")
-    parser.add_argument("rows", type=int, help="how many fingerprints there are")
-    parser.add_argument("transmitters", type=int, help="how many transmitters they tell of")
-    given = parser.parse_args()
+    parser.add_argument("rows", type=int, help="number of fingerprints")
+    parser.add_argument("transmitters", type=int, help="number of access points")
+    arguments = parser.parse_args()
     try:
-        seconds, peak = STEPS[given.step](given.folder, given.rows, given.transmitters)
+        seconds, peak = STEPS[arguments.step](arguments.folder, arguments.rows, arguments.transmitters)
         answer = {"seconds": seconds, "peak_mb": peak}
     except MemoryError as problem:
         answer = {"refused": str(problem)}

@@ -1,19 +1,21 @@
-"""How far off an estimate is: Eq. 6, Eq. 7, percentiles, confidence intervals, comparisons of models."""
+"""How far off an estimate is: Eq. 6, Eq. 7, percentiles, the t interval of a mean, and when a training converged."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse, stats
+from scipy import stats
 
-from lib.fingerprints import EARTH_RADIUS_M, Frame
+EARTH_RADIUS_M = 6_371_010.0  # the paper's R = 6371.01 km (Eq. 7)
 
-RESAMPLES = 20_000  # the smallest p-value is 2 / RESAMPLES: 200 comparisons can still be told from chance after Holm
-PICKS_AT_ONCE = 100_000  # groups picked in a block of resamples: what fits a processor's cache is fastest
+
+# === Errors ===
 
 
 def _as_pairs(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    true, predicted = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    if true.ndim != 2 or true.shape[1] != 2 or true.shape != predicted.shape:
+    true = np.asarray(true, dtype=np.float64)
+    predicted = np.asarray(predicted, dtype=np.float64)
+    expected = (*true.shape[:1], 2)
+    if true.shape != expected or predicted.shape != expected:
         raise ValueError(f"positions must both have shape (n, 2). Received: {true.shape} and {predicted.shape}")
     return true, predicted
 
@@ -25,7 +27,8 @@ def euclidean_errors(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
         ValueError: if the two do not have the same shape (n, 2).
     """
     true, predicted = _as_pairs(true, predicted)
-    return np.hypot(*(predicted - true).T)
+    east, north = (predicted - true).T
+    return np.hypot(east, north)
 
 
 def haversine_errors(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -34,119 +37,47 @@ def haversine_errors(true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: if the two do not have the same shape (n, 2).
     """
-    true, predicted = (np.radians(pairs) for pairs in _as_pairs(true, predicted))
-    half = np.sin((predicted - true) / 2) ** 2
-    chord = half[:, 0] + np.cos(true[:, 0]) * np.cos(predicted[:, 0]) * half[:, 1]
-    return 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(chord, 0, 1)))
-
-
-def localization_errors(environment: str, frame: Frame, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """(n,) errors in metres as the paper measures them: Eq. 6 on local metres indoors, Eq. 7 on degrees outdoors.
-
-    Args:
-        environment: `ujiindoorloc` or `lorawan_antwerp`.
-        frame: the frame of the positions.
-        true, predicted: (n, 2) local metres.
-    """
-    if environment == "ujiindoorloc":
-        return euclidean_errors(true, predicted)
-    return haversine_errors(frame.to_degrees(true), frame.to_degrees(predicted))
+    true, predicted = _as_pairs(true, predicted)
+    true = np.radians(true)
+    predicted = np.radians(predicted)
+    half = np.sin((predicted - true) / 2)
+    latitude, longitude = np.square(half).T
+    cosines = np.cos(true[:, 0]) * np.cos(predicted[:, 0])
+    chord = np.clip(latitude + cosines * longitude, 0, 1)
+    angle = 2 * np.arcsin(np.sqrt(chord))
+    return EARTH_RADIUS_M * angle
 
 
 def summary(errors: np.ndarray) -> dict[str, float]:
-    """Mean (the MDE), median and upper percentiles of errors in metres, named as in the result tables."""
+    """Mean (the MDE), median and upper percentiles of errors in metres, named as in the result tables.
+
+    Raises:
+        ValueError: if there are no errors.
+    """
     if not len(errors):
         raise ValueError("`errors` must not be empty. Received: no errors")
     median, p75, p95 = np.percentile(errors, [50, 75, 95])
-    return {"mean_m": float(np.mean(errors)), "median_m": float(median), "p75_m": float(p75), "p95_m": float(p95)}
+    return {
+        "mean_m": float(np.mean(errors)),
+        "median_m": float(median),
+        "p75_m": float(p75),
+        "p95_m": float(p95),
+    }
 
 
 def confidence_half_width(values: Sequence[float]) -> float:
     """Half width of the 95 % t interval of the mean; NaN for fewer than two values."""
     if len(values) < 2:
         return float("nan")
-    return float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-
-
-# === Comparisons ===
-
-
-def bootstrap_means(
-    errors: Sequence[np.ndarray], groups: np.ndarray | None = None, *, resamples: int = RESAMPLES, seed: int = 0
-) -> np.ndarray:
-    """Mean errors that other test rows and other training seeds might have given; paired, for comparing models.
-
-    A draw takes as many groups of rows as there are, with replacement and the same for all models, and averages each
-    model's errors over its seeds and these rows. Rows that resemble each other (copies, one place, one block) belong
-    in one group: taken for independent, they make intervals too narrow. Few groups do so too: in simulations, 95 %
-    intervals held in 95 of 100 cases with 226 uneven groups, in 93 with 55, in 90 with 26 of which one had a third.
-    Seeds are too few to be resampled. Each mean is moved by its standard error over seeds times a draw from Student's
-    t instead, so that without variance between rows the interval is `confidence_half_width`'s. What seeds and rows do
-    together counts in both, which errs on the wide side. A model with one run is taken for one without randomness.
-
-    Args:
-        errors: of each model, (n,) or (seeds, n) metres on the same n test rows.
-        groups: (n,) the group of each row; None where all rows are independent.
-        resamples: number of draws.
-        seed: of the random numbers.
-
-    Returns:
-        (resamples, models) mean errors in metres; the difference of two columns compares two models.
-
-    Raises:
-        ValueError: if models or groups differ in their number of rows.
-    """
-    runs = [np.atleast_2d(one) for one in errors]
-    rows = [one.shape[1] for one in runs] + ([] if groups is None else [len(groups)])
-    if len(set(rows)) != 1:
-        raise ValueError(f"`errors` and `groups` must be of the same test rows. Received: {rows} rows")
-    numbers = np.arange(rows[0]) if groups is None else np.unique(groups, return_inverse=True)[1]
-    columns = [*(one.mean(axis=0) for one in runs), np.ones(rows[0])]
-    totals = np.column_stack([np.bincount(numbers, weights=column) for column in columns])  # errors…, rows
-    random, count = np.random.default_rng(seed), len(totals)
-    drawn = np.empty((resamples, len(columns)))
-    for block in np.array_split(drawn, -(-resamples * count // PICKS_AT_ONCE)):
-        picked = random.integers(count, size=(len(block), count))
-        ones, starts = np.ones(picked.size), np.arange(0, picked.size + 1, count)
-        block[:] = sparse.csr_array((ones, picked.ravel(), starts), shape=picked.shape) @ totals  # sums what was picked
-    means = drawn[:, :-1] / drawn[:, -1:]
-    for mean, one in zip(means.T, runs, strict=True):
-        if len(one) > 1:
-            mean += stats.sem(one.mean(axis=1)) * random.standard_t(len(one) - 1, size=resamples)
-    return means
-
-
-def difference(value: float, draws: np.ndarray) -> dict[str, float]:
-    """A difference of mean errors in metres with its 95 % interval, and the two-sided p-value that there is none.
-
-    Args:
-        value: the measured difference; negative where the first model is better.
-        draws: (resamples,) difference of two columns of `bootstrap_means`.
-    """
-    low, high = np.percentile(draws, [2.5, 97.5])
-    tail = (1 + min(np.sum(draws <= 0), np.sum(draws >= 0))) / (1 + len(draws))
-    return {
-        "difference_m": float(value),
-        "low_m": float(low),
-        "high_m": float(high),
-        "p_value": float(min(1, 2 * tail)),
-    }
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """(m,) p-values of a family of comparisons → (m,) by Holm: any false one below 0.05 has a chance of at most 5 %."""
-    values = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(values)
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.maximum.accumulate(values[order] * np.arange(len(values), 0, -1)).clip(max=1)
-    return adjusted
+    quantile = stats.t.ppf(0.975, len(values) - 1)
+    return float(quantile * stats.sem(values))
 
 
 # === Convergence ===
 
 
 def _smoothed(curve: Sequence[float]) -> np.ndarray:
-    """A running median of five epochs, so that one lucky or unlucky epoch decides nothing.
+    """A running median of five epochs, so that no single lucky or unlucky epoch decides.
 
     Raises:
         ValueError: if the curve is empty or not finite.
@@ -154,7 +85,9 @@ def _smoothed(curve: Sequence[float]) -> np.ndarray:
     values = np.asarray(curve, dtype=np.float64)
     if not len(values) or not np.isfinite(values).all():
         raise ValueError(f"`curve` must hold finite values. Received: {values}")
-    return np.median(np.lib.stride_tricks.sliding_window_view(np.pad(values, 2, mode="edge"), 5), axis=1)
+    padded = np.pad(values, 2, mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 5)
+    return np.median(windows, axis=1)
 
 
 def lowest(curve: Sequence[float]) -> float:
@@ -173,7 +106,9 @@ def epochs_to_reach(curve: Sequence[float], level: float) -> float:
         ValueError: if the curve is empty or not finite.
     """
     reached = np.flatnonzero(_smoothed(curve) <= level)
-    return float(reached[0] + 1) if len(reached) else float("nan")
+    if not len(reached):
+        return float("nan")
+    return float(reached[0] + 1)
 
 
 def epochs_to_converge(curve: Sequence[float], tolerance: float = 0.10) -> int:
@@ -192,5 +127,9 @@ def epochs_to_converge(curve: Sequence[float], tolerance: float = 0.10) -> int:
         ValueError: if the curve is empty or not finite.
     """
     smooth = _smoothed(curve)
-    above = np.flatnonzero(smooth > (1 + tolerance) * smooth.min())
-    return min(int(above[-1]) + 2, len(smooth)) if len(above) else 1
+    bound = (1 + tolerance) * smooth.min()
+    above = np.flatnonzero(smooth > bound)
+    if not len(above):
+        return 1
+    first_within = int(above[-1]) + 2
+    return min(first_within, len(smooth))

@@ -2,10 +2,10 @@
 
 Environment variables:
     DATA: `auto` (default: measured data where it can be had, else the simulator), `real` or `simulated`.
-    PROFILE: the set of parameters that a run uses, a key of `notebooks/profiles.yaml`. Unset means `lab`: somebody
+    PROFILE: the set of parameters that a run uses, one of `notebooks/settings.yaml`. Unset means `lab`: somebody
         explores by hand, and nothing that they do may touch the committed outputs.
     FINGERPRINT_DATA: one more folder in which to look for the publishers' files.
-    FINGERPRINT_OUTPUTS: a folder that takes the place of `outputs/` and `data/processed/`.
+    FINGERPRINT_OUTPUTS: a folder that takes the place of `outputs/`.
 """
 
 import os
@@ -44,15 +44,13 @@ class Workspace:
     """The folders that one run writes to; they are made with it.
 
     Attributes:
-        outputs: the folder above all but `processed`.
-        processed: what notebook 02 makes of the publishers' files.
+        outputs: the folder above all others.
     """
 
     outputs: Path
-    processed: Path
 
     def __post_init__(self):
-        for folder in (self.figures, self.tables, self.results, self.errors, self.models, self.processed):
+        for folder in (self.figures, self.tables, self.results, self.errors, self.models):
             folder.mkdir(parents=True, exist_ok=True)
 
     figures = property(lambda self: self.outputs / "figures")
@@ -65,16 +63,12 @@ class Workspace:
 def workspace(simulated: bool) -> Workspace:
     """The folders of this run. Only `make benchmark` on measured data gets `outputs/` itself, which is committed."""
     profile = os.environ.get("PROFILE", "lab")
-    kind = ["simulated"] if simulated else []
-    if "FINGERPRINT_OUTPUTS" in os.environ:
-        outputs = Path(os.environ["FINGERPRINT_OUTPUTS"])
-        processed = outputs / "processed"
-    else:
-        outputs, processed = ROOT / "outputs", ROOT / "data" / "processed"
-    return Workspace(
-        outputs.joinpath(*([] if profile == COMMITTED and not simulated else [profile]), *kind),
-        processed.joinpath(profile, *kind),
-    )
+    outputs = Path(os.environ.get("FINGERPRINT_OUTPUTS", ROOT / "outputs"))
+    if profile != COMMITTED or simulated:
+        outputs = outputs / profile
+    if simulated:
+        outputs = outputs / "simulated"
+    return Workspace(outputs)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 The target appears only when every cell ran. A notebook that fails is kept beside it as `*.failed.ipynb`, with its
 traceback. Beside the target, `*.json` says how long it took and how many trainings it did or recalled, and `*.log` has
-what the libraries wrote to stderr. A parameter in profiles.yaml that the notebook does not have is an error.
+what the libraries wrote to stderr. A parameter in settings.yaml that the notebook does not have is an error.
 """
 
 import argparse
@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import papermill
-import yaml
 
 from lib import stderr_in
+from lib.experiments import settings
 
 HERE = Path(__file__).resolve().parent
 
@@ -27,18 +27,16 @@ def parameters(notebook: Path, profile: str) -> dict:
     Raises:
         ValueError: if there is no such profile, or it names a parameter that the notebook does not have.
     """
-    profiles = yaml.safe_load((HERE / "profiles.yaml").read_text())
-    if profile not in profiles:
-        raise ValueError(f"PROFILE must be one of {', '.join(profiles)}. Received: PROFILE={profile}")
-    values = profiles[profile].get(notebook.stem, {})
+    os.environ["PROFILE"] = profile  # the notebook's workspace depends on it
+    values = settings.notebook(notebook.stem)
     unknown = set(values) - set(papermill.inspect_notebook(notebook))
     if unknown:
-        raise ValueError(f"profiles.yaml, {profile}: {notebook.name} has no parameter {', '.join(sorted(unknown))}")
+        raise ValueError(f"settings.yaml, {profile}: {notebook.name} has no parameter {', '.join(sorted(unknown))}")
     return values
 
 
 def trainings(log: Path) -> dict[str, int]:
-    """How many trainings a notebook did, and how many others it recalled, by the lines of `lib.training.log`."""
+    """How many trainings a notebook did, and how many others it recalled, by the lines of `store.log`."""
     lines = log.read_text().splitlines() if log.exists() else []
     named = [line.split(",", 2) for line in lines]
     trained = [name for what, _, name in named if what == "trained"]
@@ -61,7 +59,6 @@ def run(notebook: Path, target: Path, profile: str) -> dict:
     log = target.with_suffix(".trainings.csv").absolute()
     for old in (failed, log):
         old.unlink(missing_ok=True)
-    os.environ["PROFILE"] = profile  # the notebook's workspace depends on it
     os.environ["TRAINING_LOG"] = str(log)
     started = time.time()
     try:

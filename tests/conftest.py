@@ -9,8 +9,10 @@ import hypothesis
 import pandas as pd
 import pytest
 
-from lib import datasets, paths, simulate, splits, training
-from lib.localizer import Localizer
+from lib import paths
+from lib.data import datasets, protocols, simulate
+from lib.models import training
+from lib.use.localizer import Localizer
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
@@ -98,14 +100,19 @@ def fingerprints(request):
 def apart():
     """What a localizer is fitted on, and what it is asked about: scans of a campus and messages in a city."""
     campus = simulate.campus(2500, 1, n_access_points=80)
-    sets = campus[campus.part == "train"], simulate.city(2500, n_gateways=40)
-    return tuple(zip(*(splits.held_out(one, 0.3) for one in sets), strict=True))
+    learnt, asked = [], []
+    for fingerprints in (campus[campus.part == "train"], simulate.city(2500, n_gateways=40)):
+        kept, held_out = protocols.held_out(fingerprints, 0.3)
+        learnt.append(kept)
+        asked.append(held_out)
+    return learnt, asked
 
 
 @pytest.fixture(scope="session")
 def localizer(apart):
     """A small one of both environments."""
-    return Localizer.fit(apart[0], calibration=0.3, epochs=4, batch_size=64, network={"hidden": (64, 64)})
+    learnt, _ = apart
+    return Localizer.holding_out(learnt, calibration=0.3, epochs=4, batch_size=64, network={"hidden": (64, 64)})
 
 
 @pytest.fixture
@@ -128,7 +135,7 @@ def untrained(monkeypatch):
 
 @pytest.fixture
 def workspace(tmp_path):
-    return paths.Workspace(tmp_path / "outputs", tmp_path / "processed")
+    return paths.Workspace(tmp_path / "outputs")
 
 
 @pytest.fixture

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 from lib import __main__ as command
-from lib import paths, scans, simulate, training
-from lib.localizer import Localizer
+from lib import paths
+from lib.data import reading, simulate
+from lib.models import training
+from lib.use.localizer import Localizer
 
 SMALL = ("--epochs", "1", "--batch-size", "64", "--hidden", "8")
 
@@ -40,8 +42,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     office, town = simulate.campus(300, 1, n_access_points=40), simulate.city(300, n_gateways=30)
     for name, made in {"office": office, "town": town}.items():
-        scans.table_of(made).to_csv(folder / f"{name}.csv", index=False)
-    wide = pd.concat([pd.DataFrame(one.rssi[:20], columns=one.transmitters) for one in (office, town)])
+        reading.table_of(made).to_csv(folder / f"{name}.csv", index=False)
+    wide = pd.concat([pd.DataFrame(made.rssi[:20], columns=made.transmitters) for made in (office, town)])
     wide.insert(0, "scan", [f"scan {number}" for number in range(len(wide))])
     wide.to_csv(folder / "wide.csv", index=False)
     wide.fillna(-200).to_csv(folder / "marked.csv", index=False)
@@ -93,12 +95,10 @@ def test_fit_reports_on_rows_that_it_held_out(fitted):
     table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     assert table["environment"] == ["office", "town"] and all(15 < int(n) < 45 for n in table["rows"])
     assert table["mean_m"] and table["coverage_90"] and len(table["floor_hit"]) == 1
-    assert "localizer:" in progress
-    known = Localizer.load(directory).environments
-    assert [one.name for one in known] == ["office", "town"] and [one.release.file for one in known] == [
-        "office.csv",
-        "town.csv",
-    ]
+    assert "unified:" in progress
+    environments = Localizer.load(directory).environments
+    assert [environment.name for environment in environments] == ["office", "town"]
+    assert [environment.release.file for environment in environments] == ["office.csv", "town.csv"]
 
 
 def test_predict_is_the_same_for_scans_in_every_form(run, fitted, files, tmp_path):
@@ -118,7 +118,7 @@ def test_predict_prints_what_the_library_says(run, fitted, files, tmp_path):
     directory, *_ = fitted
     (tmp_path / "printed.csv").write_text(run("predict", directory, files / "wide.csv", "--levels", "0.75"))
     printed = pd.read_csv(tmp_path / "printed.csv", index_col="scan")
-    expected = Localizer.load(directory).predict(pd.read_csv(files / "wide.csv"), levels=(0.75,))
+    expected = Localizer.load(directory).locate(pd.read_csv(files / "wide.csv"), levels=(0.75,))
     assert list(printed.columns) == list(expected.columns) and "radius_75" in printed
     np.testing.assert_allclose(printed["x"], expected["x"], rtol=1e-8)
 
@@ -203,7 +203,7 @@ def test_a_process_reports_the_same(fitted, sources, tmp_path):
     assert finished.returncode == 0, finished.stderr
     directory, printed, _ = fitted
     assert finished.stdout.replace(str(tmp_path / "localizer"), str(directory)) == printed
-    assert "localizer:" in finished.stderr
+    assert "unified:" in finished.stderr
 
 
 def test_a_fit_that_is_interrupted_leaves_no_localizer(run, files, tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from lib.paths import ROOT
 COMMANDS = [
     (str(path.relative_to(ROOT)),)
     for folder in ("lib", "notebooks", "benchmarks")
-    for path in sorted((ROOT / folder).glob("*.py"))
+    for path in sorted((ROOT / folder).rglob("*.py"))
     if 'if __name__ == "__main__":' in path.read_text()
 ]
 SUBCOMMANDS = [("lib/__main__.py", name) for name in ("fit", "predict", "evaluate", "export")]

@@ -1,7 +1,6 @@
 """Environment files, README and committed outputs do what they say."""
 
 import ast
-import json
 import re
 import shlex
 import subprocess
@@ -16,8 +15,10 @@ from packaging.specifiers import SpecifierSet
 
 from benchmarks import speed
 from lib import __main__ as command
-from lib import experiments, models, results
+from lib.experiments import settings
+from lib.models import paper
 from lib.paths import ROOT
+from lib.report import claims, document, results
 
 # === Environments ===
 
@@ -68,13 +69,45 @@ def test_ruff_finds_nothing():
         assert ruff.returncode == 0, ruff.stdout
 
 
+# === Rooms ===
+
+ROOMS = ["", "data", "models", "use", "report", "experiments"]  # each may import itself and those before it
+
+
+def test_rooms_of_the_library_import_one_way():
+    for path in sorted((ROOT / "lib").rglob("*.py")):
+        if path.name == "__main__.py":
+            continue
+        room = path.relative_to(ROOT / "lib").parts[0] if path.parent.name != "lib" else ""
+        allowed = set(ROOMS[: ROOMS.index(room) + 1])
+        for imported in re.findall(r"^ *from lib\.([a-z_]+)", path.read_text(), flags=re.MULTILINE):
+            target = imported if imported in ROOMS else ""
+            assert target in allowed, f"{path} imports {imported}"
+
+
+def test_no_environments_name_decides_anything_outside_its_loader():
+    """Names stand where sets are loaded, simulated and parted, and in labels of figures."""
+    free = {"datasets.py", "simulate.py", "protocols.py", "style.py"}
+    for path in sorted((ROOT / "lib").rglob("*.py")):
+        if path.name not in free:
+            code = ast.parse(path.read_text())
+            compared = [node for node in ast.walk(code) if isinstance(node, ast.Constant)]
+            assert not {"ujiindoorloc", "lorawan_antwerp"} & {str(node.value) for node in compared}, path
+
+
 # === README and committed outputs ===
+
+BENCHMARKED = {
+    *("knn_euclidean", "knn_sorensen", "knn_sorensen_13", "knn_anagnostopoulos", "knn_weighted"),
+    *("extra_trees", "random_forest", "gradient_boosting", "mlp_plain", "mlp_anagnostopoulos"),
+    *("hierarchical_dnn", "hadnn", "ea_cnn", "encoder_scratch", "encoder_tl", "umlp", "unified"),
+}
 
 
 def test_readme_shows_the_tables_as_they_are_in_outputs():
     readme = (ROOT / "README.md").read_text()
     assert "<!-- table: claims -->" in readme
-    assert results.fill(readme, ROOT / "outputs" / "tables") == readme
+    assert document.fill(readme, ROOT / "outputs" / "tables") == readme
 
 
 def test_readme_commands_and_links_exist():
@@ -102,8 +135,7 @@ def test_committed_results_are_of_measured_data_and_of_the_promised_columns():
     assert tuple(benchmark.columns) == results.COLUMNS
     seeds = benchmark.dropna(subset="seed").groupby(["environment", "protocol", "model"])["seed"].nunique()
     assert (seeds >= 5).all()
-    networks = {"encoder_scratch", "encoder_tl", "umlp", "unified"}
-    assert set(experiments.COMPARATORS) | networks == set(benchmark["model"])
+    assert set(benchmark["model"]) == BENCHMARKED
 
 
 def test_tables_are_rendered_from_the_result_files():
@@ -115,7 +147,7 @@ def test_tables_are_rendered_from_the_result_files():
     parts = [results.read(path) for path in sorted(measured.glob("claims_*.csv"))]
     pd.testing.assert_frame_equal(ledger, pd.concat(parts, ignore_index=True), check_dtype=False)
     table = pd.read_csv(tables / "claims.csv", dtype=str, keep_default_na=False)
-    pd.testing.assert_frame_equal(table, results.shown_claims(ledger), check_dtype=False)
+    pd.testing.assert_frame_equal(table, claims.shown_claims(ledger), check_dtype=False)
 
 
 def test_tables_of_the_benchmark_are_rendered_from_its_times():
@@ -126,29 +158,20 @@ def test_tables_of_the_benchmark_are_rendered_from_its_times():
         pd.testing.assert_frame_equal(table, expected.reset_index(drop=True), check_dtype=False)
 
 
-def parameters_of(notebook: str) -> dict:
-    """What a notebook's cell of parameters assigns."""
-    cells = json.loads((ROOT / "notebooks" / f"{notebook}.ipynb").read_text())["cells"]
-    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse("".join(cell["source"])).body}
-
-
 def test_configuration_is_what_the_search_chose():
     search = pd.read_csv(ROOT / "outputs" / "results" / "search.csv")
     chosen = search[search["chosen"]].set_index("model")
-    for model, notebook in {"localizer": "03_transfer_learning", "umlp": "04_umlp"}.items():
-        used = parameters_of(notebook)
-        row = chosen.loc[model]
-        assert (used["CONFIG"], used["DROPOUT"], used["LEARNING_RATE"]) == (
-            row["config"],
-            row["dropout"],
-            row["learning_rate"],
-        )
-    assert chosen.loc["localizer", "config"] == models.DEFAULT
+    for searched, name in {"localizer": "encoder", "umlp": "umlp"}.items():
+        used = settings.described(name)["settings"]
+        row = chosen.loc[searched]
+        for value in ("config", "dropout", "learning_rate"):
+            assert used[value] == row[value], (name, value)
+    assert chosen.loc["localizer", "config"] == paper.DEFAULT
 
 
 def test_bounds_of_eq_5_are_what_the_search_chose():
     trials = pd.read_csv(ROOT / "outputs" / "results" / "scaling_bounds.csv")
     means = trials.pivot_table("validation_mean_m", ["lower", "upper"], "environment", sort=False)
     relative = (means / means.min()).mean(axis=1).round(2)
-    assert parameters_of("02_preprocess")["BOUNDS"] == list(relative.idxmin())
+    for name in ("encoder", "umlp"):
+        assert settings.described(name)["settings"]["bounds"] == list(relative.idxmin())

@@ -1,0 +1,1 @@
+"""Runs of estimators under protocols: kept, recalled, on all cores."""

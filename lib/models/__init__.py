@@ -1,0 +1,1 @@
+"""Whatever locates: the contract, its implementations, and what they are built from."""

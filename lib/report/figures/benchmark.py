@@ -1,0 +1,194 @@
+"""Models side by side: mean errors, their distributions, and what each step of a design is worth."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lib.metrics import confidence_half_width
+from lib.report.figures.style import (
+    PALETTE,
+    beside,
+    by_protocol,
+    environment_colour,
+    grid,
+    grid_shape,
+    measured,
+    panel_label,
+    side_by_side,
+)
+
+FAMILIES = [*PALETTE[:3], *PALETTE[4:6], PALETTE[9]]
+PUBLISHED = "firebrick"
+# Points from the right edge of a panel to the two columns of figures beside it.
+MEAN_COLUMN, PUBLISHED_COLUMN = 8, 95
+
+
+# === Mean errors of all models ===
+
+
+def forest(
+    rows: pd.DataFrame,
+    names: Mapping[str, str],
+    families: Mapping[str, str],
+    quoted: Mapping[tuple[str, str], Mapping[str, float]],
+    reference: str,
+) -> Figure:
+    """Mean error of every model under every protocol, one line a model, with 95 % intervals and published values.
+
+    A mean of more than twice the median model's is an arrow at the edge of its panel; the figures beside say how much.
+
+    Args:
+        rows: tidy results.
+        names: model → its name on the axis, in the order of the lines: models of a family together.
+        families: model → its family, which gives the colour; six at most.
+        quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
+            was not run, and gets a line by the name it has here.
+        reference: the model at whose mean a vertical line is drawn.
+    """
+    panels = by_protocol(rows)
+    models_run = set(rows["model"])
+    family = {model: families[model] for model in names if model in models_run}
+    families_run = list(dict.fromkeys(family.values()))
+    for key, _ in panels:
+        for model in quoted.get(key, {}):
+            family.setdefault(model, "published")
+    height = _heights(family)
+    colours = dict(zip(families_run, FAMILIES, strict=False))
+    colours["published"] = PUBLISHED
+    bottom = max(height.values())
+    lines, columns = grid_shape(len(panels))
+    panel_height = 1.5 + 0.27 * bottom
+    size = (3 + 5.5 * columns, lines * panel_height + 0.8)
+    figure, axes = grid(len(panels), size, sharey=True)
+    for axis, (key, panel) in zip(axes, panels, strict=True):
+        by_model = panel.groupby("model")["mean_m"]
+        means = by_model.mean()
+        half_widths = by_model.agg(confidence_half_width)
+        published = quoted.get(key, {})
+        usual = means[means <= 2 * means.median()]
+        edge = 1.1 * max([*usual, *published.values()])
+        for model, mean in means.items():
+            colour = colours[family[model]]
+            _draw_model(axis, height[model], mean, half_widths[model], edge, colour)
+        for model, value in published.items():
+            axis.plot(value, height[model], "D", markersize=7, markerfacecolor="none", color=PUBLISHED)
+            beside(axis, PUBLISHED_COLUMN, height[model], f"{value:g}", PUBLISHED)
+        beside(axis, MEAN_COLUMN, -0.4, "mean (m)")
+        beside(axis, PUBLISHED_COLUMN, -0.4, "published", PUBLISHED)
+        axis.axvline(means[reference], color="0.4", linewidth=1, linestyle="--", zorder=0)
+        axis.set(xlabel="mean distance error (m)", ylim=(bottom + 0.7, -0.8))
+        release = panel["release"].iloc[0]
+        axis.set_title(f"{panel_label(key)}\n{release}", loc="left")
+        axis.grid(visible=False, axis="y")
+    ticks = [names.get(model, f"{model}, not run") for model in family]
+    axes[0].set_yticks(list(height.values()), ticks)
+    del colours["published"]
+    handles = _legend_handles(colours, names[reference])
+    figure.legend(handles=handles, loc="outside lower center", ncol=4, fontsize=10, frameon=False)
+    return figure
+
+
+def _heights(family: Mapping[str, str]) -> dict[str, float]:
+    """Model → height of its line, with half a line between families."""
+    heights = {}
+    gaps = 0
+    previous = None
+    for number, (model, name) in enumerate(family.items()):
+        if name != previous:
+            gaps += 1
+        heights[model] = number + 0.5 * gaps
+        previous = name
+    return heights
+
+
+def _draw_model(axis: Axes, height: float, mean: float, half_width: float, edge: float, colour) -> None:
+    """A model's mean and interval, or an arrow where the mean is beyond the edge."""
+    style = {"color": colour, "solid_capstyle": "butt"}
+    if mean > edge:
+        axis.plot(edge, height, ">", markersize=8, **style)
+    else:
+        interval = [mean - half_width, mean + half_width]
+        axis.plot(interval, [height, height], linewidth=5, alpha=0.4, **style)
+        axis.plot(mean, height, "o", markersize=6, **style)
+    beside(axis, MEAN_COLUMN, height, measured(mean, half_width))
+
+
+def _legend_handles(colours: Mapping[str, tuple], reference: str) -> list[Line2D]:
+    """What colours of families, and the other marks of `forest`, mean."""
+    handles = []
+    for name, colour in colours.items():
+        handles.append(Line2D([], [], color=colour, marker="o", label=name))
+    diamond = {"marker": "D", "markerfacecolor": "none", "linestyle": ""}
+    handles.append(Line2D([], [], color=PUBLISHED, label="published, on other rows", **diamond))
+    handles.append(Line2D([], [], color="0.4", linestyle="--", label=reference))
+    handles.append(Line2D([], [], color="0.4", linewidth=5, alpha=0.4, label="95 % interval over seeds"))
+    return handles
+
+
+# === Distributions ===
+
+
+def error_cdf(
+    errors: Mapping[str, np.ndarray],
+    xlabel: str,
+    title: str,
+    xlimit: float | None = None,
+    highlighted: Sequence[str] | None = None,
+) -> Figure:
+    """Cumulative distribution of localization errors (the paper's Fig. 5), one line a model.
+
+    Args:
+        errors: model's name → errors in metres.
+        xlabel, title, xlimit: of the axis.
+        highlighted: the names to colour and label where there are many; the other lines are grey. None: all.
+    """
+    if highlighted is None:
+        highlighted = list(errors)
+    grey = [label for label in errors if label not in highlighted]
+    figure, axis = plt.subplots(figsize=(8, 4.8))
+    for label in highlighted:
+        values = errors[label]
+        summary = f"mean {np.mean(values):.3g}, median {np.median(values):.3g}"
+        axis.ecdf(values, label=f"{label} ({summary})", zorder=3)
+    shared_label = f"{len(grey)} others"
+    for label in grey:
+        axis.ecdf(errors[label], color="0.75", linewidth=1, label=shared_label)
+        shared_label = ""
+    axis.set(xlabel=xlabel, ylabel="share of test rows with at most this error", title=title)
+    axis.set(ylim=(0, 1), xlim=(0, xlimit))
+    axis.legend(loc="lower right", fontsize=10)
+    return figure
+
+
+# === Steps of a design ===
+
+
+def ablation(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """Mean error after each step of a design, one panel a protocol: mean over seeds and its 95 % interval.
+
+    Args:
+        rows: tidy results of validation rows.
+        names: model → the step's name, from the first to the last.
+    """
+    panels = by_protocol(rows)
+    size = (2.5 + 4.6 * len(panels), 1.4 + 0.42 * len(names))
+    figure, axes = side_by_side(len(panels), size, sharey=True)
+    heights = np.arange(len(names))
+    for axis, (key, panel) in zip(axes, panels, strict=True):
+        by_model = panel.groupby("model")["mean_m"]
+        means = by_model.mean().reindex(list(names))
+        half_widths = by_model.agg(confidence_half_width).reindex(list(names))
+        colour = environment_colour(key[0])
+        axis.errorbar(means, heights, xerr=half_widths, fmt="o", color=colour, ecolor="0.6", elinewidth=4)
+        for height, mean in zip(heights, means, strict=True):
+            text = "" if np.isnan(mean) else measured(mean, np.nan)
+            beside(axis, MEAN_COLUMN, height, text)
+        axis.set(xlabel="mean distance error (m), validation rows", title=panel_label(key))
+        axis.set_ylim(len(names) - 0.5, -0.5)
+    axes[0].set_yticks(heights, list(names.values()))
+    return figure

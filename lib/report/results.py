@@ -1,0 +1,280 @@
+"""Tidy results, one row a run: make a row, write and read tables, and render them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib import metrics
+from lib.data.fingerprints import FingerprintSet
+from lib.data.protocols import Parts
+from lib.models.estimator import Located
+from lib.models.scaling import MinMaxScaling
+from lib.paths import Workspace, replacing
+
+COLUMNS = (
+    *("environment", "release", "protocol", "model", "seed", "n_train", "n_test"),
+    *("mean_m", "median_m", "p75_m", "p95_m", "building_hit", "floor_hit"),
+    *("rmse_normalised", "epochs", "fit_seconds", "predict_us"),
+)
+CLOCK_COLUMNS = ("fit_seconds", "predict_us")  # the only ones that differ between two runs of the same code and data
+INTEGERS = {"seed": "Int64", "epochs": "Int64"}
+PANEL = ["environment", "protocol"]  # models are compared within one of each
+# What a benchmark table shows, where rows have it: errors with their intervals, and the format of plain means.
+ERRORS = ("mean_m", "ground_m", "median_m", "p75_m", "p95_m", "right_place_m")
+MEANS = {"building_hit": "{:.1%}", "floor_hit": "{:.1%}", "fit_seconds": "{:.3g}", "predict_us": "{:.3g}"}
+
+
+# === Result rows ===
+
+
+def _errors_file(workspace: Workspace, row: dict | pd.Series) -> Path:
+    name = f"{row['environment']}-{row['protocol']}-{row['model']}"
+    if row.get("share", 1) < 1:
+        name += f"-{row['share']:g}"
+    if not pd.isna(row["seed"]):
+        name += f"-s{int(row['seed'])}"
+    return workspace.errors / f"{name}.npz"
+
+
+def evaluated(
+    parts: Parts,
+    located: Located,
+    model: str,
+    seed: int | None,
+    workspace: Workspace,
+    part: str = "test",
+    *,
+    share: float | None = None,
+    epochs: int | None = None,
+    n_train: int,
+    fit_seconds: float,
+    predict_us: float,
+    environment_number: int | None = None,
+) -> dict:
+    """One result row: errors of the predicted positions as the paper measures them; a file keeps those of every row.
+
+    A row that is located in another environment counts with the distance between its coordinates there and the true
+    ones here: a number that only says that it is wrong. `environment_hit` says how many are right.
+
+    Args:
+        parts: the environment under its protocol.
+        located: predictions for the rows of `part`, in their order.
+        model: its name in the benchmark.
+        seed: of the training; None where nothing is random.
+        workspace: where the errors are written.
+        part: which rows were predicted: `test`, or `validation` for what is still being tuned.
+        share: of the training rows that the model learnt from; None leaves the column out.
+        epochs: that it trained; None where nothing is trained in epochs.
+        n_train: number of this environment's fingerprints that the model learnt from.
+        fit_seconds, predict_us: seconds of training, and microseconds of predicting one row.
+        environment_number: number of this environment among those that the model was fitted on.
+
+    Returns:
+        `COLUMNS`, and `share` and `environment_hit` where there are any. Building and floor hits are None where the
+        rows have no such labels or the model does not predict them.
+
+    Raises:
+        ValueError: if the predictions do not fit the rows, or the training positions lie on a line along an axis.
+    """
+    rows = getattr(parts, part)
+    errors = rows.frame.errors(rows.position, located.position)
+    right = _right_labels(rows, located)
+    row = dict.fromkeys(COLUMNS)
+    row |= {
+        "environment": parts.environment,
+        "release": str(rows.release),
+        "protocol": parts.protocol,
+        "model": model,
+        "seed": seed,
+        "n_train": n_train,
+        "n_test": len(rows),
+        "rmse_normalised": _rmse_normalised(parts.train.position, rows.position, located.position),
+        "epochs": epochs,
+        "fit_seconds": fit_seconds,
+        "predict_us": predict_us,
+    }
+    row |= metrics.summary(errors)
+    for label, hits in right.items():
+        row[f"{label}_hit"] = float(hits.mean())
+    if share is not None:
+        row["share"] = share
+    if environment_number is not None and located.environment is not None:
+        recognised = located.environment == environment_number
+        row["environment_hit"] = float(recognised.mean())
+    arrays = {"error_m": errors, "predicted": located.position}
+    if right:
+        arrays["right_place"] = np.all(list(right.values()), axis=0)
+    with replacing(_errors_file(workspace, row)) as temporary:
+        np.savez_compressed(temporary, **arrays)
+    return row
+
+
+def _right_labels(rows: FingerprintSet, located: Located) -> dict[str, np.ndarray]:
+    """(n,) whether the building, and the floor, are right, where rows and predictions have them."""
+    right = {}
+    for label in ("building", "floor"):
+        true = getattr(rows, label)
+        predicted = getattr(located, label)
+        if true is not None and predicted is not None:
+            right[label] = predicted == true
+    return right
+
+
+def _rmse_normalised(train: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> float:
+    """RMSE of coordinates scaled to [0, 1] on the range of the training positions, as the paper trains on them."""
+    scaling = MinMaxScaling.of_position(train)
+    difference = scaling.transform(predicted) - scaling.transform(true)
+    return float(np.sqrt(np.mean(np.square(difference))))
+
+
+def read_errors(workspace: Workspace, row: pd.Series | dict, array: str = "error_m") -> np.ndarray:
+    """(n_test,) errors in metres behind a result row, or another array that `evaluated` wrote with them.
+
+    Args:
+        workspace: where `evaluated` wrote them.
+        row: a result row.
+        array: `error_m`, `predicted` or `right_place`.
+
+    Raises:
+        KeyError: if there is no such array: `right_place` is of models that predict building or floor.
+    """
+    with np.load(_errors_file(workspace, row)) as file:
+        return file[array]
+
+
+def write(rows: Iterable[dict] | pd.DataFrame, path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Write rows to a CSV file, whole or not at all, and return them as the file has them.
+
+    Raises:
+        ValueError: if `columns` are passed and the rows have others.
+    """
+    table = pd.DataFrame(rows)
+    names = list(table.columns)
+    if columns is not None and names != list(columns):
+        raise ValueError(f"{path.name} must have columns {list(columns)}. Received: {names}")
+    integers = {name: kind for name, kind in INTEGERS.items() if name in table}
+    table = table.astype(integers)
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.8g")
+    return read(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """A result table.
+
+    Raises:
+        FileNotFoundError: if no notebook has written it yet.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist. Run the notebooks in order: make all")
+    return pd.read_csv(path, dtype=INTEGERS)
+
+
+# === Tables ===
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """`mean ± half width of the 95 % t interval`, the mean alone for a single value, nothing where values are NaN."""
+    mean = float(np.mean(values))
+    half_width = metrics.confidence_half_width(values)
+    if np.isnan(mean):
+        return ""
+    if np.isnan(half_width):
+        return f"{mean:.2f}"
+    return f"{mean:.2f} ± {half_width:.2f}"
+
+
+def _runs(seeds: pd.Series) -> int:
+    """The number of seeds, 1 for a model without any."""
+    return max(1, seeds.nunique())
+
+
+def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m", "p95_m")) -> pd.DataFrame:
+    """One row a model: mean ± 95 % CI over seeds of each of `values`.
+
+    Args:
+        rows: tidy results of any environments and protocols.
+        values: columns of numbers.
+
+    Returns:
+        Columns `release, protocol, model, seeds, n_train, n_test` and one text column for each value.
+    """
+    grouped = rows.groupby(["release", "protocol", "model"], sort=False)
+    table = grouped.agg(seeds=("seed", _runs), n_train=("n_train", "first"), n_test=("n_test", "first"))
+    for value in values:
+        table[value] = grouped[value].agg(with_interval)
+    return table.reset_index()
+
+
+def benchmark_tables(
+    rows: pd.DataFrame, names: Mapping[str, str], quoted: Mapping[tuple[str, str], Mapping[str, float]]
+) -> dict[tuple[str, str], pd.DataFrame]:
+    """One table for each environment and protocol, one line a model: errors, hits, costs and published figures.
+
+    Args:
+        rows: tidy results. Beside the errors of `COLUMNS`, tables show `ground_m` and `right_place_m` where rows have
+            them: the mean error in ground metres, and of the test rows placed in the right building and floor.
+        names: model → its name in the table, in the order of the lines.
+        quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
+            was not run, and gets a line by the name it has here.
+
+    Returns:
+        (environment, protocol) → texts; errors are mean ± 95 % CI over seeds, the rest means over seeds. Columns that
+        the protocol has no value of are left out.
+
+    Raises:
+        KeyError: if a model has no name.
+    """
+    unnamed = sorted(set(rows["model"]) - set(names))
+    if unnamed:
+        raise KeyError(f"`names` must have every model. Received: none for {', '.join(unnamed)}")
+    tables = {}
+    for key, panel in rows.groupby(PANEL, sort=False):
+        published = pd.Series(quoted.get(key, {}), dtype=float)
+        tables[key] = _benchmark_table(panel, names, published)
+    return tables
+
+
+def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd.Series) -> pd.DataFrame:
+    """The table of one environment and protocol; `published` are mean errors in metres by model."""
+    present = rows.columns[rows.notna().any()]
+    errors = [name for name in ERRORS if name in present]
+    table = summarise(rows, errors).set_index("model")
+    table = table.drop(columns=["release", "protocol", "n_test"])
+    means = rows.groupby("model")[list(MEANS)].mean()
+    for name, form in MEANS.items():
+        table[name] = means[name].map(form.format, na_action="ignore")
+    quoted = published.map("{:g}".format).rename("quoted_m")
+    table = table.astype(object).join(quoted, how="outer")
+    not_run = published.index.difference(list(names), sort=False)
+    table = table.reindex([*names, *not_run]).dropna(how="all")
+    table = table.rename(index=names).rename_axis("model")
+    table = table.dropna(axis="columns", how="all").fillna("")
+    return table.reset_index()
+
+
+def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulated: bool) -> None:
+    """Render a table to `name.csv`, `name.md` and `name.tex`.
+
+    Args:
+        table: numbers and texts.
+        folder: where the files are written.
+        name: of the files.
+        note: one line under the Markdown table that says what the figures are.
+        simulated: puts a warning above the table, and a column into the CSV.
+    """
+    shown = table.astype(object).where(table.notna(), "")
+    caption = re.sub(r"([%&_#$])", r"\\\1", note)
+    csv = table.to_csv(index=False)
+    markdown = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"
+    latex = shown.to_latex(index=False, escape=True, caption=caption)
+    if simulated:
+        csv = table.assign(data="simulated").to_csv(index=False)
+        markdown = f"**SIMULATED DATA — says nothing about the paper**\n\n{markdown}"
+        latex = f"% SIMULATED DATA\n{latex}"
+    for suffix, text in {"csv": csv, "md": markdown, "tex": latex}.items():
+        with replacing(folder / f"{name}.{suffix}") as temporary:
+            temporary.write_text(text)

@@ -1,0 +1,1 @@
+"""A localizer for places of your own: calibrated, saved, exported."""

@@ -1,0 +1,217 @@
+"""Places: what they are made of, soft targets, and decoding against independent references."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from scipy import optimize, special
+from scipy.spatial.distance import cdist
+
+from lib.models import places
+from lib.models.places import Neighbours, PlaceDecoder, PlaceLoss, Places
+
+
+def some_places(position, environment=0, building=0, floor=0, sigma=4.0, sharpness=1.0):
+    """Places at (c, 2) positions; of the other fields a number is that of all places."""
+    count = len(position)
+    return Places(
+        environment=np.broadcast_to(environment, count),
+        building=np.broadcast_to(building, count),
+        floor=np.broadcast_to(floor, count),
+        position=np.array(position, dtype=float),
+        sigma=np.full(count, sigma),
+        sharpness=np.full(count, sharpness),
+    )
+
+
+def decode(places, probabilities, **settings):
+    with np.errstate(divide="ignore"):
+        logits = np.log(np.float32(probabilities))
+    outputs = PlaceDecoder(places, **settings)(np.maximum(logits, -1e9))
+    return {name: keras.ops.convert_to_numpy(values) for name, values in outputs.items()}
+
+
+def labels_of(places):
+    """(c, 4) building, floor and position of places."""
+    return np.column_stack([places.building, places.floor, places.position])
+
+
+def test_revisited_positions_are_reference_points_and_others_cells(campus, city):
+    revisited = campus[np.repeat(np.arange(20), 6)]
+    distinct = np.unique(places.labels(revisited), axis=0)
+    assert np.array_equal(labels_of(Places.of(revisited)), distinct)
+    grid = Places.of(city, cell=500.0)
+    cells = np.unique(np.floor(city.position / 500), axis=0)
+    assert len(grid) == len(cells) and grid.sigma[0] == pytest.approx(500 * 2 / 3)
+    assert np.array_equal(np.floor(grid.position / 500), cells), "a place lies outside its cell"
+
+
+def cells_of(position, side=300):
+    return {tuple(cell) for cell in np.floor(position / side)}
+
+
+def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
+    with_rows, wider = Places.of(city, cell=300.0), Places.of(city, cell=300.0, margin=700.0)
+    assert np.array_equal(wider.position[: len(with_rows)], with_rows.position)
+    added = wider.position[len(with_rows) :]
+    assert (cdist(added, city.position).min(axis=1) <= 700).all()
+    low, high = city.position.min(axis=0) // 300 - 3, city.position.max(axis=0) // 300 + 4
+    centres = 300 * (np.stack(np.meshgrid(*map(np.arange, low, high)), axis=-1).reshape(-1, 2) + 0.5)
+    near = centres[cdist(centres, city.position).min(axis=1) <= 700]
+    assert cells_of(near) - cells_of(city.position) == cells_of(added)
+
+
+def test_the_grid_fits_a_few_rows_and_rows_from_one_yard(city):
+    few = Places.of(city[:400])
+    assert 30 < len(few) <= 150 and few.sigma[0] > 50, "hardly more than a row in a cell"
+    yard = np.tile([[0.0, 0.0]], (3 * len(city), 1)) + np.random.default_rng(0).uniform(0, 40, (3 * len(city), 2))
+    rows = np.concatenate([np.arange(len(city)), np.resize(np.arange(len(city)), len(yard))])
+    crowded = dataclasses.replace(city[rows], position=np.concatenate([city.position, yard]))
+    assert Places.of(crowded).sigma[0] > 0.7 * Places.of(city).sigma[0]
+
+
+@pytest.mark.parametrize(("setting", "value"), [("cell", -1), ("sigma", 0), ("margin", -1)])
+def test_impossible_metres_are_refused(city, setting, value):
+    with pytest.raises(ValueError, match=rf"`{setting}` must .* Received: {setting}={value}"):
+        Places.of(city, **{setting: value})
+
+
+def test_soft_targets_fall_with_the_distance_and_stay_in_the_environment():
+    four = some_places([[0, 0], [4, 0], [0, 0], [0, 0]], environment=[0, 0, 0, 1], floor=[0, 0, 1, 0])
+    near = np.exp([0, -1, -places.FLOOR_SIGMAS])
+    near /= near.sum()
+    y, logits = np.float32([[0, 0, 0, 0, 0]]), np.float32([[0.3, -1.0, 2.0, 0.7]])
+    predicted = special.softmax(logits[0])
+    expected = -(near * np.log(predicted[:3])).sum()
+    assert float(PlaceLoss(four)(y, logits)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_another_building_is_as_far_as_eight_sigmas_and_another_floor_four_a_floor():
+    three = some_places([[0, 0], [0, 0], [0, 0]], building=[0, 1, 0], floor=[0, 0, 2], sigma=5.0)
+    near = special.softmax([0, -places.BUILDING_SIGMAS, -2 * places.FLOOR_SIGMAS])
+    y, logits = np.float32([[0, 0, 0, 0, 0]]), np.float32([[0.0, 9.0, 5.0]])
+    expected = -(near * special.log_softmax(logits[0])).sum()
+    assert float(PlaceLoss(three)(y, logits)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_decoded_position_is_the_weighted_geometric_median():
+    rng = np.random.default_rng(0)
+    position, probabilities = rng.uniform(0, 100, (12, 2)), rng.dirichlet(np.ones(12), size=5)
+    found = decode(some_places(position), probabilities, iterations=200)["position"]
+    for p, here in zip(probabilities, found, strict=True):
+
+        def cost(x, p=p):
+            return p @ np.linalg.norm(position - x, axis=1)
+
+        best = optimize.minimize(cost, p @ position, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8})
+        assert cost(here) <= best.fun + 1e-3
+
+
+def test_rounding_does_not_add_up_over_the_iterations():
+    rng = np.random.default_rng(0)
+    position = rng.normal(0, 150, (1500, 2))
+    probabilities = 0.99 * np.eye(1500)[rng.permutation(1500)] / 2
+    probabilities += 0.99 * np.eye(1500)[rng.permutation(1500)] / 2 + 0.01 / 1500  # two alike: it converges slowly
+    probabilities = probabilities[:300]
+    found = decode(some_places(position), probabilities, iterations=20)["position"]
+    exact = probabilities @ position
+    for _ in range(20):
+        pull = probabilities / np.sqrt(((exact[:, None] - position) ** 2).sum(axis=2) + 1e-4)
+        exact = pull @ position / pull.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-3)
+
+
+def test_without_iterations_the_position_is_the_mean_and_spread_the_mean_distance():
+    position, probabilities = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 30.0]]), np.array([[0.2, 0.5, 0.3]])
+    found = decode(some_places(position), probabilities, iterations=0)
+    mean = probabilities @ position
+    assert found["position"] == pytest.approx(mean, abs=1e-3)
+    assert found["spread"] == pytest.approx(probabilities @ np.linalg.norm(position - mean, axis=1), rel=1e-3)
+
+
+def test_sharpness_is_a_power_of_the_probabilities():
+    position, probabilities = np.array([[0.0, 0.0], [10.0, 0.0]]), np.array([[0.25, 0.75]])
+    found = decode(some_places(position, sharpness=2.0), probabilities, iterations=0)
+    assert found["position"][0] == pytest.approx([10 * 0.75**2 / (0.25**2 + 0.75**2), 0], abs=1e-3)
+
+
+def test_place_is_told_from_the_environment_down():
+    # The likeliest single place is in environment 1, but environment 0 is likelier as a whole; and so on below it.
+    five = some_places(
+        [[0, 0], [1, 0], [2, 0], [3, 0], [9, 9]],
+        environment=[0, 0, 0, 0, 1],
+        building=[7, 8, 8, 8, -1],
+        floor=[1, 2, 3, 3, -1],
+    )
+    found = decode(five, [[0.15, 0.2, 0.14, 0.11, 0.4], [0, 0, 0, 0, 1]])
+    assert found["environment"] == pytest.approx(np.array([[0.6, 0.4], [0, 1]]), abs=1e-5)
+    assert found["building"].tolist() == [8, -1] and found["floor"].tolist() == [3, -1]
+    assert (found["position"][0] < 4).all() and found["position"][1] == pytest.approx([9, 9], abs=1e-3)
+
+
+def test_a_saved_decoder_tells_the_same(tmp_path):
+    inputs = keras.Input((3,))
+    decoder = PlaceDecoder(some_places([[0, 0], [5, 0], [0, 7]], floor=[0, 1, 1]))
+    model = keras.Model(inputs, decoder(inputs))
+    model.save(tmp_path / "decoder.keras")
+    logits = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    again = keras.saving.load_model(tmp_path / "decoder.keras")(logits)
+    for name, values in model(logits).items():
+        assert np.array_equal(values, again[name]), name
+
+
+def test_the_nearest_place_of_a_row_is_the_one_that_was_made_of_it(campus):
+    points, label = Places.of(campus, cell=0), places.labels(campus)
+    nearest = points.nearest(label, 0)
+    assert np.array_equal(labels_of(points)[nearest], label)
+    two = places.joined([points, points])
+    assert np.array_equal(two.nearest(label, 1), len(points) + nearest)
+
+
+@pytest.fixture(scope="module")
+def levels():
+    """(20, 9) of stored fingerprints, (6, 9) of scans; the last of these hears only what none of the others does."""
+    rng = np.random.default_rng(0)
+    drawn = np.where(rng.random((26, 9)) < 0.5, 0, rng.random((26, 9))).astype(np.float32)
+    drawn[:25, 8], drawn[25] = 0, [0] * 8 + [0.7]
+    return drawn[:20], drawn[20:]
+
+
+def stored_neighbours(levels, of_place, **settings):
+    layer = Neighbours(of_place, **{"share": 0.5, "width": 0.1, "strongest": 9} | settings)
+    layer.build([levels.shape, (None, 5)])
+    layer.store(levels)
+    return layer
+
+
+def test_neighbours_vote_for_their_places_by_their_sorensen_distance(levels):
+    stored, scans = levels
+    of_place, logits = np.arange(20) % 4, np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    network = special.softmax(logits, axis=1)
+    votes = np.exp(-cdist(scans, stored, "braycurtis") / 0.1)
+    votes = np.stack([votes[:, of_place == place].sum(axis=1) for place in range(5)], axis=1)
+    expected = 0.7 * network + 0.3 * votes / votes.sum(axis=1, keepdims=True)
+    expected[-1] = network[-1]
+    found = np.exp(stored_neighbours(stored, of_place, share=0.3)([scans, logits]))
+    assert found == pytest.approx(expected, abs=1e-5), "the last shares nothing: the network's word stands"
+
+
+def test_the_nearest_of_several_levels_decides(levels):
+    stored, scans = levels
+    layer, logits = stored_neighbours(stored, np.arange(20) % 5), np.zeros((6, 5), np.float32)
+    either = layer([scans, np.zeros_like(scans), logits])
+    assert np.array_equal(either, layer([scans, logits])), "levels of nothing are near to nothing"
+    same = np.exp(layer([scans[:5], stored[:5], logits[:5]]))
+    assert np.array_equal(same.argmax(axis=1), np.arange(5)), "one of them is what is stored"
+
+
+def test_of_a_scan_only_the_strongest_levels_are_compared(levels):
+    stored, scans = levels
+    cut, logits = np.where(scans >= np.sort(scans, axis=1)[:, -2:-1], scans, 0), np.zeros((6, 5), np.float32)
+    few = stored_neighbours(stored, np.arange(20) % 5, strongest=2)([scans, logits])
+    shared = np.minimum(cut[:, None], stored).sum(axis=2)
+    distance = 1 - 2 * shared / (scans.sum(axis=1)[:, None] + stored.sum(axis=1))
+    votes = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / 0.1).reshape(6, 4, 5).sum(axis=1)
+    votes /= votes.sum(axis=1, keepdims=True)
+    assert np.exp(few)[:-1] == pytest.approx((0.5 * 0.2 + 0.5 * votes)[:-1], abs=1e-5)

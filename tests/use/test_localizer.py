@@ -1,0 +1,464 @@
+"""The localizer: what goes in as dBm comes out as a position with a radius that holds, also after a save and a load."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lib.data import protocols, reading, simulate
+from lib.data.fingerprints import Frame, Scans, in_common
+from lib.use import localizer as module
+from lib.use.conformal import Calibration
+from lib.use.localizer import DESCRIPTION, MODEL, Localizer
+
+TINY = {"epochs": 1, "batch_size": 64, "network": {"hidden": (8,)}}
+NUMBERS = ["x", "y", "latitude", "longitude", "radius_50", "radius_90"]
+
+
+def wide(fingerprints, rows=slice(None)):
+    return pd.DataFrame(fingerprints.rssi[rows], columns=list(fingerprints.transmitters))
+
+
+@pytest.fixture(scope="module")
+def asked(apart):
+    """Scans of both environments in one table, 40 of each, and the true environment of each."""
+    tables = [wide(fingerprints, slice(40)) for fingerprints in apart[1]]
+    names = [fingerprints.name for fingerprints in apart[1]]
+    return pd.concat(tables, ignore_index=True), np.repeat(names, 40)
+
+
+# === Locate ===
+
+
+def test_each_scan_gets_a_row_with_what_its_environment_has(localizer, asked):
+    table, environment = asked
+    found = localizer.locate(table)
+    assert list(found.columns) == ["located", "environment", "building", "floor", *NUMBERS, "heard", "unknown"]
+    levels = table[list(localizer.transmitters)]
+    assert (found["located"] == levels.notna().any(axis=1)).all()
+    assert (found["heard"] == levels.notna().sum(axis=1)).all()
+    located = found[found["located"]]
+    assert (located["environment"] == environment[found["located"]]).mean() > 0.95
+    assert located[NUMBERS].notna().all(axis=None)
+    assert (located["radius_50"] <= located["radius_90"]).all()
+    indoors = located["environment"] == "ujiindoorloc"
+    assert located.loc[indoors, ["building", "floor"]].notna().all(axis=None)
+    assert located.loc[~indoors, ["building", "floor"]].isna().all(axis=None)
+    for known in localizer.environments:
+        here = located[located["environment"] == known.name]
+        degrees = known.frame.to_degrees(here[["x", "y"]].to_numpy())
+        np.testing.assert_allclose(degrees, here[["latitude", "longitude"]], atol=1e-12)
+
+
+def test_what_hears_nothing_known_is_nowhere(localizer):
+    nothing = [{}, {"a stranger": -50}, dict.fromkeys(localizer.transmitters), {"a stranger": -200, "other": "text"}]
+    found = localizer.locate(nothing)
+    assert not found["located"].any() and found["heard"].sum() == 0 and found["unknown"].tolist() == [0, 1, 0, 0]
+    assert found.drop(columns=["located", "heard", "unknown"]).isna().all(axis=None)
+    assert len(localizer.locate([])) == 0
+
+
+def test_it_is_an_estimator_that_locates_as_the_table_says(localizer, apart):
+    scans = in_common([fingerprints.scans[:40] for fingerprints in apart[1]])
+    table = localizer.locate(pd.DataFrame(scans.rssi, columns=list(scans.transmitters)))
+    rows = table["located"].to_numpy()
+    located = localizer.predict(scans)
+    names = np.array([known.name for known in localizer.environments])
+    assert table.loc[rows, "environment"].tolist() == names[located.environment[rows]].tolist()
+    np.testing.assert_allclose(located.position[rows], table.loc[rows, ["x", "y"]], atol=1e-2)
+    assert np.isfinite(located.position).all() and (located.spread >= 0).all()
+
+
+def test_the_columns_of_scans_are_told_by_name(localizer, apart):
+    scans = apart[1][0].scans[:40]
+    order = np.random.default_rng(0).permutation(len(scans.transmitters))
+    names = [scans.transmitters[column] for column in order]
+    shuffled = Scans(scans.rssi[:, order], tuple(names))
+    np.testing.assert_array_equal(localizer.predict(shuffled).position, localizer.predict(scans).position)
+
+
+@settings(max_examples=8)
+@given(st.data())
+def test_equal_scans_in_any_form_have_equal_positions(localizer, data):
+    levels = st.dictionaries(st.sampled_from([*localizer.transmitters, "z"]), st.integers(-127, -40), max_size=8)
+    given_scans = data.draw(st.lists(levels, min_size=1, max_size=5))
+    order = data.draw(st.permutations(sorted({name for scan in given_scans for name in scan})))
+    expected = localizer.locate(given_scans)
+    table = pd.DataFrame(given_scans, columns=order)
+    pd.testing.assert_frame_equal(localizer.locate(table), expected)
+    pd.testing.assert_frame_equal(localizer.locate(table.fillna(100), not_heard=[100]), expected)
+    long = [(n, *heard) for n, scan in enumerate(given_scans) for heard in scan.items() or [("z", np.nan)]]
+    found = localizer.locate(pd.DataFrame(long, columns=list(reading.LONG)))
+    pd.testing.assert_frame_equal(found, expected, check_index_type=False)
+
+
+@settings(max_examples=10)
+@given(st.data())
+def test_an_impossible_value_never_has_a_position(localizer, data):
+    value = data.draw(st.one_of(st.integers(1), st.just(-200), st.text(), st.just(np.inf), st.booleans()))
+    name = data.draw(st.sampled_from(localizer.transmitters))
+    with pytest.raises(ValueError, match=f"scan 1, transmitter {name}: expected RSSI"):
+        localizer.locate([{}, {name: value}])
+
+
+@pytest.mark.parametrize("level", [0, 1, -0.5, 90, float("nan")])
+def test_levels_are_shares(localizer, level):
+    with pytest.raises(ValueError, match=f"`levels` must be between 0 and 1. Received: {level}"):
+        localizer.locate([], levels=(0.5, level))
+
+
+# === How good ===
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_radii_hold_what_they_say_on_rows_that_took_no_part(localizer, apart, number):
+    found = localizer.evaluate(apart[1][number], levels=(0.5, 0.8, 0.9))
+    assert found["environment_hit"] == pytest.approx(found["located"], abs=0.05) and found["located"] > 0.85
+    counts = found["rows"], localizer.environments[number].calibration.rows
+    for level in (0.5, 0.8, 0.9):
+        by_chance = np.sqrt(level * (1 - level) * sum(1 / count for count in counts))  # standard deviation
+        assert found[f"coverage_{100 * level:g}"] == pytest.approx(level, abs=3 * by_chance), level
+    assert found["radius_50"] < found["radius_80"] < found["radius_90"]
+    centre = apart[0][number].position.mean(axis=0)
+    assert found["mean_m"] < np.hypot(*(apart[1][number].position - centre).T).mean()
+
+
+def test_evaluation_is_of_the_predictions(localizer, apart):
+    asked = apart[1][0][:50]
+    table, found = localizer.locate(wide(asked)), localizer.evaluate(asked)
+    hit = (table["environment"] == asked.name).fillna(False).to_numpy(dtype=bool)
+    error = np.hypot(*(table[["x", "y"]].to_numpy() - asked.position)[hit].T)
+    assert found["mean_m"] == pytest.approx(error.mean()) and found["rows"] == 50
+    assert found["floor_hit"] == pytest.approx((table["floor"][hit] == asked.floor[hit]).mean())
+
+
+def test_evaluation_takes_positions_in_another_frame(localizer, apart):
+    asked = apart[1][1]
+    frame = Frame.around(51.0, 4.5)
+    moved = dataclasses.replace(asked, frame=frame, position=frame.from_degrees(asked.frame.to_degrees(asked.position)))
+    assert localizer.evaluate(moved)["mean_m"] == pytest.approx(localizer.evaluate(asked)["mean_m"], rel=1e-6)
+    with pytest.raises(ValueError, match="cannot be compared"):
+        localizer.evaluate(dataclasses.replace(asked, frame=Frame(None)))
+
+
+def test_evaluation_of_an_unknown_environment_names_the_known(localizer, apart):
+    with pytest.raises(ValueError, match=r"must be of ujiindoorloc, lorawan_antwerp\. Received: office"):
+        localizer.evaluate(dataclasses.replace(apart[1][0], name="office"))
+
+
+def test_evaluation_of_rows_that_are_nowhere_has_no_errors(localizer, apart):
+    deaf = dataclasses.replace(apart[1][0][:5], rssi=np.full_like(apart[1][0].rssi[:5], np.nan))
+    found = localizer.evaluate(deaf)
+    assert found["located"] == 0 and np.isnan([found["mean_m"], found["coverage_90"], found["radius_90"]]).all()
+
+
+# === Conformal radii ===
+
+
+@given(st.integers(1, 3000), st.floats(0.01, 0.99))
+def test_radius_is_the_finite_sample_quantile(n, level):
+    error = np.random.default_rng(n).permutation(np.arange(1.0, n + 1))
+    made = Calibration.of(error, np.zeros(n), scale=1.0)
+    rank = np.ceil((n + 1) * level - 1e-9)
+    (radius,) = made.radius(np.zeros(1), level)
+    if rank > n:
+        assert radius == np.inf
+    else:
+        assert rank <= radius <= rank + n / 999 and len(made.score) <= 1000
+
+
+def test_rows_in_the_wrong_environment_count_as_infinitely_far():
+    made = Calibration.of(np.array([1.0, 2.0, 3.0, np.inf]), np.zeros(4), scale=1.0)
+    assert made.radius(np.zeros(1), 0.6)[0] == 3.0 and made.radius(np.zeros(1), 0.7)[0] == np.inf
+    assert Calibration.of(np.array([]), np.array([]), 1.0).radius(np.zeros(1), 0.5)[0] == np.inf
+
+
+# === Fit ===
+
+
+@pytest.fixture(scope="module")
+def office():
+    """400 scans in two buildings, metres of an own plane far from its origin."""
+    made = simulate.campus(400, 1, n_access_points=30)
+    position = made.position + np.array([500_000, 5_600_000])
+    return dataclasses.replace(made, name="office", frame=Frame(None), position=position)
+
+
+@pytest.fixture(scope="module")
+def positions(office):
+    """Where a localizer of the office, fitted with seed 1, places its scans."""
+    return Localizer.holding_out([office], 1, **TINY).locate(wide(office))
+
+
+def test_metres_of_an_own_plane_come_back_without_degrees(office, positions):
+    inside = positions[positions["located"]]
+    assert (inside[["x", "y"]] > office.position.min(axis=0) - 1).all(axis=None)
+    assert (inside[["x", "y"]] < office.position.max(axis=0) + 1).all(axis=None)
+    assert positions[["latitude", "longitude"]].isna().all(axis=None)
+
+
+def test_basements_are_floors(office, quick_fit):
+    deep = dataclasses.replace(office, floor=np.full(len(office), -1))
+    found = Localizer.holding_out([deep], **TINY).locate(wide(office))
+    assert (found["floor"][found["located"]] == -1).all()
+
+
+def test_the_same_seed_gives_the_same_localizer(office, positions):
+    same = Localizer.holding_out([office], 1, **TINY).locate(wide(office))
+    pd.testing.assert_frame_equal(positions, same)
+    different = Localizer.holding_out([office], 2, **TINY).locate(wide(office))
+    assert (positions["x"] != different["x"]).any()
+
+
+def test_validation_rows_calibrate_and_are_not_learnt(office, quick_fit):
+    train, validation = protocols.held_out(office, 0.25)
+    fitted = Localizer(**TINY).fit([train], [validation], seed=0)
+    assert fitted.n_train == [fitted.environments[0].learning_rows] == [train.heard.any(axis=1).sum()]
+    heard = ~np.isnan(validation.scans.of(fitted.transmitters))
+    assert fitted.environments[0].calibration.rows == heard.any(axis=1).sum()
+    assert list(fitted.curves["epoch"]) == [1]
+
+
+def test_holding_out_is_a_fit_with_the_rows_that_were_held_out(office, positions):
+    audible = office[office.heard.any(axis=1)]
+    kept, held_out = protocols.held_out(audible, 0.1, draw=1)
+    fitted = Localizer(**TINY).fit([kept], [held_out], seed=1)
+    pd.testing.assert_frame_equal(fitted.locate(wide(office)), positions)
+
+
+def test_another_seed_calibrates_on_other_rows(office, parts, quick_fit):
+    drawn = []
+    for seed in (0, 1, 1):
+        Localizer.holding_out([office], seed, whole_groups=True, **TINY)
+        drawn.append(set(parts["held_out"][0].group))
+    assert drawn[0] != drawn[1] == drawn[2]
+    assert len(drawn[0]) == len(drawn[1])
+
+
+def test_a_transmitter_of_two_environments_is_one_input(office, quick_fit):
+    half = office.building == 0
+    first, second = dataclasses.replace(office[half], name="one"), dataclasses.replace(office[~half], name="two")
+    both = Localizer.holding_out([first, second], **TINY)
+    assert len(set(both.transmitters)) == len(both.transmitters) == both.model.input_shape[1]
+    assert set(both.locate(wide(office))["environment"].dropna()) <= {"one", "two"}
+
+
+def test_a_transmitter_that_no_learning_row_hears_is_not_known(office, quick_fit):
+    extra = np.column_stack([office.rssi, np.full(len(office), np.nan, dtype=np.float32)])
+    made = dataclasses.replace(office, rssi=extra, transmitters=(*office.transmitters, "silent"))
+    fitted = Localizer.holding_out([made], **TINY)
+    assert "silent" not in fitted.transmitters
+    assert fitted.locate([{"silent": -50}])[["located", "unknown"]].to_numpy().tolist() == [[False, 1]]
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    """The rows that the last fit learnt and held out, a list of sets each."""
+    seen, fit = {}, Localizer.fit
+
+    def seeing(localizer, train, validation, *, seed):
+        seen.update(learning=train, held_out=validation)
+        return fit(localizer, train, validation, seed=seed)
+
+    monkeypatch.setattr(Localizer, "fit", seeing)
+    return seen
+
+
+def test_whole_groups_can_calibrate(office, parts, quick_fit):
+    Localizer.holding_out([office], whole_groups=True, **TINY)
+    assert not set(parts["learning"][0].group) & set(parts["held_out"][0].group)
+    Localizer.holding_out([office], **TINY)
+    counts = [len(parts[name][0]) for name in ("held_out", "learning")]
+    assert counts[0] / sum(counts) == pytest.approx(0.1, abs=0.03)
+    assert set(parts["learning"][0].group) & set(parts["held_out"][0].group)
+
+
+def test_each_environment_can_be_calibrated_in_its_own_way(office, parts, quick_fit):
+    town = dataclasses.replace(simulate.city(400, n_gateways=30), group=None)
+    made = Localizer.holding_out([office, town], calibration=[0.5, 0.1], whole_groups=[True, False], **TINY)
+    learning, held_out = (set(parts[name][0].group) for name in ("learning", "held_out"))
+    assert not learning & held_out
+    assert len(held_out) == np.ceil(len(learning | held_out) / 2)
+    counts = [len(parts[name][1]) for name in ("held_out", "learning")]
+    assert counts[0] / sum(counts) == pytest.approx(0.1, abs=0.03)
+    heard = ~np.isnan(parts["held_out"][1].scans.of(made.transmitters))
+    assert made.environments[1].calibration.rows == heard.any(axis=1).sum()
+    settings = {"calibration": [0.5, 0.1], "whole_groups": [True, False]}
+    assert settings.items() <= made.provenance["settings"].items()
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (lambda office: [], {}, "must have a set of each environment, in the same order. Received: none"),
+        (lambda office: [office, office], {}, "different names. Received: office, office"),
+        (lambda office: [office[:1]], {}, "expected two different scans or more, to hold some out. Received: 1"),
+        (lambda office: [office], {"calibration": 0}, "must be between 0 and 1. Received: 0"),
+        (lambda office: [dataclasses.replace(office, group=None)], {"whole_groups": True}, "rows need a group"),
+        (
+            lambda office: [office[office.group == office.group[0]]],
+            {"whole_groups": True},
+            "expected two groups or more",
+        ),
+        (
+            lambda office: [office],
+            {"whole_groups": [True, False]},
+            r"`whole_groups` must be one value or 1, one for each environment. Received: \[True, False\]",
+        ),
+        (lambda office: [office], {"calibration": []}, "`calibration` must be one value or 1"),
+        (
+            lambda office: [office],
+            {"head": "distance"},
+            "`head` must be places, which tells its spread. Received",
+        ),
+        (
+            lambda office: [dataclasses.replace(office, rssi=np.full_like(office.rssi, np.nan))],
+            {},
+            "none of which does",
+        ),
+        (
+            lambda office: [dataclasses.replace(office, transmitters=("a",) * len(office.transmitters))],
+            {},
+            "`transmitters` must differ",
+        ),
+    ],
+)
+def test_what_cannot_be_fitted_is_said(office, change, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Localizer.holding_out(change(office), **arguments, **TINY)
+
+
+def test_held_out_rows_are_no_copies_of_the_others(campus):
+    kept, held_out = protocols.held_out(campus, 0.1)
+    assert len(held_out) == pytest.approx(len(campus) / 10, rel=0.2)
+    values = []
+    for rows in (kept, held_out):
+        numbers = np.nan_to_num(np.column_stack([rows.rssi, rows.position]))
+        values.append({number.tobytes() for number in numbers})
+    assert not values[0] & values[1]
+
+
+# === Save and load ===
+
+
+@pytest.fixture
+def saved(localizer, tmp_path):
+    localizer.save(tmp_path / "localizer")
+    return tmp_path / "localizer"
+
+
+def test_a_loaded_localizer_says_the_same(localizer, saved, asked):
+    loaded = Localizer.load(saved)
+    before, after = localizer.locate(asked[0]), loaded.locate(asked[0])
+    np.testing.assert_allclose(after[NUMBERS], before[NUMBERS], rtol=0, atol=1e-5)
+    pd.testing.assert_frame_equal(after.drop(columns=NUMBERS), before.drop(columns=NUMBERS))
+    assert loaded.environments == localizer.environments and loaded.provenance == localizer.provenance
+    assert loaded.transmitters == localizer.transmitters and loaded.n_train == localizer.n_train
+    assert {path.name for path in saved.iterdir()} == {MODEL, DESCRIPTION}
+
+
+def test_localizers_of_earlier_releases_locate_as_they_did():
+    folder = Path(__file__).with_name("version_1")  # written by an earlier release, with what it then located
+    localizer = Localizer.load(folder)
+    located = localizer.locate(reading.read_scans(folder / "scans.csv"))
+    expected = pd.read_csv(folder / "positions.csv", index_col="scan", dtype={"building": "Int64", "floor": "Int64"})
+    np.testing.assert_allclose(located[NUMBERS], expected[NUMBERS], rtol=1e-6)
+    for name in ("located", "environment", "building", "floor", "heard", "unknown"):
+        assert located[name].fillna(-1).tolist() == expected[name].fillna(-1).tolist(), name
+
+
+def test_its_description_says_where_it_comes_from(saved, apart):
+    description = json.loads((saved / DESCRIPTION).read_text())
+    rows = [environment["release"]["rows"] for environment in description["environments"]]
+    assert rows == [fingerprints.release.rows for fingerprints in apart[0]]
+    assert description["provenance"]["versions"]["keras"] == keras.__version__
+    assert description["provenance"]["settings"]["network"] == {"hidden": [64, 64]}
+
+
+def test_every_flipped_byte_of_the_description_is_noticed(saved):
+    content = (saved / DESCRIPTION).read_bytes()
+    for position in np.random.default_rng(0).choice(len(content), 40, replace=False):
+        spoilt = bytearray(content)
+        spoilt[position] ^= 1
+        (saved / DESCRIPTION).write_bytes(spoilt)
+        try:
+            same = json.loads(spoilt) == json.loads(content)
+        except ValueError:
+            same = False
+        if not same:
+            with pytest.raises(ValueError, match="localizer"):
+                Localizer.load(saved)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "holds no localizer"),
+        (lambda folder: (folder / MODEL).unlink(), "holds no localizer"),
+        (lambda folder: (folder / DESCRIPTION).unlink(), "holds no localizer"),
+        (lambda folder: (folder / DESCRIPTION).write_text("{"), "holds no localizer"),
+        (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected a description of the format"),
+        (
+            lambda folder: (folder / DESCRIPTION).write_text('{"format": "other"}'),
+            "expected a description of the format",
+        ),
+        (
+            lambda folder: (folder / DESCRIPTION).write_text(json.dumps({"format": module.FORMAT, "version": 2})),
+            "expected version 1 of the format, found 2",
+        ),
+        (lambda folder: (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1]), r"model\.keras is damaged"),
+        (lambda folder: (folder / MODEL).write_bytes(b""), r"model\.keras is damaged"),
+    ],
+)
+def test_what_is_no_whole_localizer_is_refused(saved, spoil, message):
+    spoil(saved)
+    with pytest.raises(ValueError, match=message):
+        Localizer.load(saved)
+
+
+def test_a_network_that_this_keras_cannot_read_is_refused_with_both_versions(saved):
+    description = json.loads((saved / DESCRIPTION).read_text())
+    (saved / MODEL).write_bytes(b"of another time")
+    del description["sha256"]
+    description["provenance"]["versions"]["keras"] = "9.9"
+    description["model_sha256"] = hashlib.sha256(b"of another time").hexdigest()
+    (saved / DESCRIPTION).write_text(json.dumps(description | {"sha256": module._checksum(description)}))
+    with pytest.raises(ValueError, match=rf"written by Keras 9\.9; Keras {keras.__version__} cannot read it"):
+        Localizer.load(saved)
+
+
+def test_a_save_replaces_a_localizer_and_nothing_else(localizer, saved, tmp_path):
+    before = (saved / DESCRIPTION).stat().st_ino
+    localizer.save(saved)
+    assert (saved / DESCRIPTION).stat().st_ino != before and [path.name for path in tmp_path.iterdir()] == ["localizer"]
+    (saved / "notes.txt").write_text("mine")
+    for other in (saved, saved / "notes.txt"):
+        with pytest.raises(ValueError, match=r"is not replaced: notes\.txt"):
+            localizer.save(other)
+    assert (saved / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_save_that_fails_leaves_what_was_there(localizer, tmp_path, monkeypatch, there):
+    folder = tmp_path / "localizer"
+    if there:
+        localizer.save(folder)
+
+    def fails(*arguments, **settings):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module.json, "dumps", fails)
+    with pytest.raises(OSError, match="disk full"):
+        localizer.save(folder)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["localizer"] * there
+    if there:
+        Localizer.load(folder)
