@@ -114,7 +114,7 @@ def experiments(
             groups = [pair for pair in protocols.PAIRS if set(pair) & set(protocol_names)]
         else:
             groups = [(protocol,) for protocol in protocol_names]
-        if entry.needs_floors:
+        if entry.factory.needs_floors:
             groups = [group for group in groups if _has_floors(group[0])]
         for group, seed, share in itertools.product(groups, seeds if entry.random else [None], shares):
             combinations.append(experiment(model, group, seed, share))

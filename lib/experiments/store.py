@@ -4,6 +4,7 @@ Comments, docstrings and layout of the code do not count. A run that was killed 
 """
 
 import ast
+import functools
 import hashlib
 import importlib
 import importlib.metadata
@@ -92,9 +93,11 @@ def _parted(located: Located, counts: Sequence[int]) -> list[Located]:
 def recall(folder: Path, key: str, model: str, counts: Sequence[int]) -> Run | None:
     """The run that was kept in a folder under this very key; None where there is none."""
     description = folder / "run.json"
-    if not description.exists() or kept_key(folder) != key:
+    if not description.exists():
         return None
     kept = json.loads(description.read_text())
+    if kept["key"] != key:
+        return None
     with np.load(folder / "located.npz") as file:
         located = Located(**{name: file[name] for name in file.files})
     curves = pd.read_csv(folder / "curves.csv", dtype={"epoch": np.int64})
@@ -179,10 +182,16 @@ def code_digest(module: str) -> str:
         name = waiting.pop()
         if name in seen:
             continue
-        tree = ast.parse(Path(importlib.import_module(name).__file__).read_text())
-        waiting += _imports(tree)
-        seen[name] = ast.dump(_without_docstrings(tree))
+        imports, seen[name] = _parsed(Path(importlib.import_module(name).__file__).read_text())
+        waiting += imports
     return hashlib.sha256(json.dumps(seen, sort_keys=True).encode()).hexdigest()
+
+
+@functools.cache  # estimators have most of what they import in common
+def _parsed(text: str) -> tuple[list[str], str]:
+    """The modules of lib that a module's text imports, and what it says without comments, docstrings and layout."""
+    tree = ast.parse(text)
+    return _imports(tree), ast.dump(_without_docstrings(tree))
 
 
 def _imports(tree: ast.AST) -> list[str]:

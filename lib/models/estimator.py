@@ -67,11 +67,13 @@ class Estimator(abc.ABC):
         n_train: after `fit`, how many rows of each environment it learnt from.
         curves: after `fit`, one row an epoch, see `training.fit`; no rows where nothing is trained in epochs.
         has_files: whether it can be saved and loaded.
+        needs_floors: whether it needs rows with buildings and floors.
     """
 
     n_train: list[int]
     curves: pd.DataFrame = pd.DataFrame({"epoch": np.zeros(0, dtype=int)})
     has_files: ClassVar[bool] = False
+    needs_floors: ClassVar[bool] = False
 
     @abc.abstractmethod
     def fit(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], *, seed: int) -> Self:

@@ -46,7 +46,6 @@ class SingleEnvironmentNetwork(Estimator):
     span: float = 1.0
 
     categories: ClassVar[tuple[str, ...]] = ()  # what it predicts beside the position, where the rows have it
-    needs_floors: ClassVar[bool] = False
     position_loss: ClassVar[str] = "mse"
 
     def fit(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], *, seed: int) -> Self:

@@ -3,7 +3,7 @@
 A further model is a class that keeps the contract, and an entry in `REGISTRY`; notebook 05 says which ones it compares.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lib.models.estimator import Estimator
@@ -32,19 +32,17 @@ class Entry:
         inherits: the name under which its hyper-parameters are found there, beside its own.
         searched: settings that were compared on validation rows, the default first.
         random: whether the seed matters.
-        needs_floors: whether it needs buildings and floors.
         together: whether it learns several environments at once.
         of_the_paper: whether its inputs are the transmitters that the protocol names, and an epoch passes several times
             over a small share of the rows.
         source: the model that it starts from, if any.
     """
 
-    factory: Callable[..., Estimator]
+    factory: type[Estimator]
     settings: Mapping = field(default_factory=dict)
     inherits: str | None = None
     searched: Sequence[Mapping] = ()
     random: bool = True
-    needs_floors: bool = False
     together: bool = False
     of_the_paper: bool = False
     source: Source | None = None
@@ -90,11 +88,10 @@ REGISTRY: dict[str, Entry] = {
         AnagnostopoulosMLP,
         searched=({}, {"representation": "powed"}, {"batch_size": 512, "learning_rate": 5e-4, "decay": False}),
     ),
-    "hadnn": Entry(HADNN, needs_floors=True, searched=({}, {"decay": True}, {"span": 10.0})),
+    "hadnn": Entry(HADNN, searched=({}, {"decay": True}, {"span": 10.0})),
     "ea_cnn": Entry(EACNN, searched=({}, {"noise": 0.0}, {"noise": 0.3})),
     "hierarchical_dnn": Entry(
         HierarchicalDNN,
-        needs_floors=True,
         searched=({}, {"batch_size": 32, "learning_rate": 1e-3}, {"kappa": 1}, {"sigma": 0.5}),
     ),
     # The paper's localizers, and the controls of notebook 06

@@ -210,7 +210,7 @@ def test_what_learns_one_environment_refuses_several(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_needs_floors_refuses_rows_without(name):
-    if not registry.entry(name).needs_floors:
+    if not registry.entry(name).factory.needs_floors:
         return
     with pytest.raises(ValueError, match="building and floor"):
         made(name).fit([TOWN[:60]], [TOWN[60:75]], seed=0)
