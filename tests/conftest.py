@@ -55,6 +55,18 @@ def city():
 
 
 @pytest.fixture(scope="session")
+def indoor(campus):
+    """The campus under its official protocol."""
+    return protocols.official(campus)
+
+
+@pytest.fixture(scope="session")
+def outdoor(city):
+    """The city with random rows for tests."""
+    return protocols.random(city)
+
+
+@pytest.fixture(scope="session")
 def measured_campus():
     return datasets.load_ujiindoorloc()
 

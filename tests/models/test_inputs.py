@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib import quiet_import
-from lib.data import protocols
 from lib.data.fingerprints import Scans, in_common
 from lib.models import paper, training
 from lib.models.paper import UMLP, Encoder, HeardEnvironment, LikelierEnvironment, PositionInMetres, ScaledColumns
@@ -33,16 +32,6 @@ def trained_on(monkeypatch):
 
     monkeypatch.setattr(training, "fit", fit)
     return calls
-
-
-@pytest.fixture(scope="module")
-def indoor(campus):
-    return protocols.official(campus)
-
-
-@pytest.fixture(scope="module")
-def outdoor(city):
-    return protocols.random(city)
 
 
 def eq_5(rssi, not_heard, strongest):

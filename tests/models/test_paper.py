@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from scipy.spatial import cKDTree
 
-from lib.data import protocols
 from lib.data.fingerprints import in_common
 from lib.models import paper, training
 from lib.models.paper import UMLP, Encoder
@@ -200,16 +199,6 @@ def test_dropout_that_is_no_share_is_refused(build, dropout):
 # === As estimators ===
 
 SMALL = {"config": "narrow", "dropout": 0.1, "epochs": 2, "batch_size": 256, "learning_rate": 0.01}
-
-
-@pytest.fixture(scope="module")
-def indoor(campus):
-    return protocols.official(campus)
-
-
-@pytest.fixture(scope="module")
-def outdoor(city):
-    return protocols.random(city)
 
 
 def encoder_of(parts, seed=0, **changes):

@@ -5,21 +5,10 @@ import pandas as pd
 import pytest
 
 from lib import metrics, paths
-from lib.data import protocols
 from lib.models.estimator import Located
 from lib.report import results
 
 COSTS = {"n_train": 1234, "fit_seconds": 12.5, "predict_us": 3.25}
-
-
-@pytest.fixture(scope="module")
-def indoor(campus):
-    return protocols.official(campus)
-
-
-@pytest.fixture(scope="module")
-def outdoor(city):
-    return protocols.random(city)
 
 
 def moved(parts, east=3.0, north=4.0, **labels):
