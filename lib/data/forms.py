@@ -1,0 +1,619 @@
+"""Scans in whatever form → readings → a matrix of dBm with NaN = not heard, in the order of given transmitters.
+
+A scan may come as a row of a wide table (a column for each transmitter), as rows of a long table (columns for scan,
+transmitter and RSSI), as a dict, or as an uplink of a LoRaWAN server (ChirpStack v4, The Things Stack v3). All become
+`Readings`: which scan heard which transmitter at how many dBm. NaN, None and an empty cell are not heard; any other
+marker, such as 100 or −200, is only that where it is declared.
+
+Needs NumPy alone, so that a machine that only locates can use it.
+"""
+
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+
+import numpy as np
+
+from lib.data.names import POSITIONS, Columns, Spellings, listed
+
+LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
+EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null"))  # as text, in any case
+DUPLICATES = ("strongest", "mean", "error")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How values are read.
+
+    Attributes:
+        not_heard: further values that stand for "not heard", numbers or text.
+        duplicates: what counts where a scan hears a transmitter more than once: the `strongest`, the `mean`, or it is
+            an `error`.
+
+    Raises:
+        ValueError: if there is no such way to treat duplicates.
+    """
+
+    not_heard: tuple = ()
+    duplicates: str = "strongest"
+
+    def __post_init__(self):
+        if self.duplicates not in DUPLICATES:
+            raise ValueError(f"`duplicates` must be one of {', '.join(DUPLICATES)}. Received: {self.duplicates}")
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """What n scans heard: k readings, without those that say "not heard".
+
+    Attributes:
+        scan: (k,) number of the scan.
+        transmitter: (k,) number of the transmitter, of `transmitters`.
+        dbm: (k,) float32 as it came, infinite for text that is no number.
+        scans: (n,) what the scans are called.
+        transmitters: (t,) names as they are written.
+        texts: by the number of a reading, text that is no number; of each transmitter the first.
+        lines: (k,) in which line of a file the reading stands; None if it is of no file.
+    """
+
+    scan: np.ndarray
+    transmitter: np.ndarray
+    dbm: np.ndarray
+    scans: Sequence
+    transmitters: Sequence[str]
+    texts: Mapping[int, str]
+    lines: np.ndarray | None = None
+
+    @property
+    def possible(self) -> np.ndarray:
+        """(k,) bool: whether a receiver may report such a value."""
+        return (self.dbm >= LOWEST_DBM) & (self.dbm <= HIGHEST_DBM)
+
+    def where(self, reading: int) -> str:
+        """A reading's place, for messages."""
+        transmitter = self.transmitters[self.transmitter[reading]]
+        if self.lines is not None:
+            return f"line {self.lines[reading]}, transmitter {transmitter}"
+        return f"scan {self.scans[self.scan[reading]]}, transmitter {transmitter}"
+
+    def value(self, reading: int) -> float | str:
+        """A reading as it came, for messages."""
+        return self.texts.get(reading, float(self.dbm[reading]))
+
+
+@dataclass(frozen=True, eq=False)
+class NamedScans:
+    """n scans of t transmitters.
+
+    Attributes:
+        rssi: (n, t) float32 dBm; NaN = not heard.
+        unknown: (n,) how many other transmitters each scan hears.
+        names: (n,) what the scans are called.
+        repeated: how many readings were of a transmitter that their scan had heard already.
+    """
+
+    rssi: np.ndarray
+    unknown: np.ndarray
+    names: Sequence
+    repeated: int
+
+
+def matrix(scans, known: Spellings, rules: Rules | None = None) -> NamedScans:
+    """Scans in any form as one matrix.
+
+    Args:
+        scans: a table (a DataFrame, or a dict of columns), wide or long, or a list of dicts. Columns are told by their
+            usual names (`lib.data.names`); a wide table without a column for the scan is named by its index. A dict is
+            a scan (RSSI by transmitter, or a list of readings in it), an uplink, or one reading of a scan.
+        known: the t transmitters that are the columns of the result; those that a scan does not name are not heard.
+        rules: how values are read.
+
+    Returns:
+        The scans in the order in which they came.
+
+    Raises:
+        ValueError: if `scans` is none of these, names no column that is known, or has a value that is neither "not
+            heard" nor from −160 to 0. It says where and what came.
+        MemoryError: if the matrix does not fit in what is available.
+    """
+    rules = rules or Rules()
+    readings = readings_of(scans, Columns(known), rules)
+    return as_matrix(readings, known, rules)
+
+
+def readings_of(scans, columns: Columns, rules: Rules) -> Readings:
+    """The readings of scans in any form, see `matrix`."""
+    if hasattr(scans, "columns"):
+        names = [str(name) for name in scans.columns]
+        values = [scans.iloc[:, number] for number in range(len(names))]
+        return of_table(names, values, list(scans.index), columns, rules)
+    if isinstance(scans, Mapping) and scans and all(map(_is_column, scans.values())):
+        names = [str(name) for name in scans]
+        values = list(scans.values())
+        return of_table(names, values, range(len(values[0])), columns, rules)
+    if isinstance(scans, list | tuple):
+        readings, _ = of_dicts(scans, columns, rules)
+        return readings
+    raise ValueError(
+        "`scans` must be a table with a column for each transmitter, one with columns for scan, transmitter and rssi, "
+        f"or a list of dicts. Received: {type(scans).__name__}"
+    )
+
+
+def _is_column(values) -> bool:
+    return isinstance(values, list | tuple | np.ndarray)
+
+
+def as_matrix(readings: Readings, known: Spellings, rules: Rules) -> NamedScans:
+    """Readings as one matrix of the known transmitters.
+
+    Raises:
+        ValueError: if a known transmitter has a value that is no RSSI, or duplicates are errors and there are some.
+    """
+    n_scans = len(readings.scans)
+    column_of = np.array([known.number(name) for name in readings.transmitters], dtype=np.int64)
+    column = column_of[readings.transmitter]
+    refuse_impossible(readings, column >= 0)
+    unknown = np.bincount(readings.scan[(column < 0) & readings.possible], minlength=n_scans)
+    chosen = np.flatnonzero(column >= 0)
+    rssi = np.full((n_scans, len(known)), np.nan, dtype=np.float32)
+    repeated = fill(rssi, readings, chosen, column[chosen], rules)
+    return NamedScans(rssi, unknown, readings.scans, repeated)
+
+
+def fill(rssi: np.ndarray, readings: Readings, chosen: np.ndarray, column: np.ndarray, rules: Rules) -> int:
+    """Write readings into a matrix in which nothing is heard yet.
+
+    Args:
+        rssi: (n, t) float32, changed in place.
+        readings: of n scans.
+        chosen: (c,) numbers of those that are written.
+        column: (c,) in which column.
+        rules: what counts where a scan has several of one transmitter.
+
+    Returns:
+        How many readings were of a transmitter that their scan had heard already.
+
+    Raises:
+        ValueError: if there are some, and they are errors.
+    """
+    scan, dbm = readings.scan[chosen], readings.dbm[chosen]
+    rssi[scan, column] = dbm
+    repeated = len(chosen) - np.count_nonzero(~np.isnan(rssi))
+    if not repeated:
+        return 0
+    cells = scan.astype(np.int64) * rssi.shape[1] + column
+    if rules.duplicates == "error":
+        order = np.argsort(cells, kind="stable")
+        second = order[1:][cells[order][1:] == cells[order][:-1]].min()
+        raise ValueError(
+            f"{readings.where(chosen[second])}: its scan heard it already. --duplicates strongest or mean settles that"
+        )
+    different, members = np.unique(cells, return_inverse=True)
+    if rules.duplicates == "strongest":
+        settled = np.full(len(different), -np.inf, dtype=np.float32)
+        np.maximum.at(settled, members, dbm)
+    else:
+        settled = np.bincount(members, weights=dbm) / np.bincount(members)
+    rssi.reshape(-1)[different] = settled
+    return int(repeated)
+
+
+def refuse_impossible(readings: Readings, counts: np.ndarray) -> None:
+    """Raise ValueError if one of those (k,) readings that count is no RSSI."""
+    wrong = counts & ~readings.possible
+    if not wrong.any():
+        return
+    reading = int(np.argmax(wrong))
+    value = readings.value(reading)
+    shown = repr(value) if isinstance(value, str) else f"{value:g}"
+    raise ValueError(
+        f"{readings.where(reading)}: expected RSSI from {LOWEST_DBM:g} to {HIGHEST_DBM:g} dBm, or nothing where it is "
+        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard {value}"
+    )
+
+
+def first_twice(names: Iterable[str]) -> str | None:
+    """The first name that occurred before."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+# === Values ===
+
+
+def levels(values, rules: Rules) -> np.ndarray:
+    """(n,) values of any kind → (n,) float64: the number, NaN for "not heard", infinity for what is neither."""
+    kind = getattr(getattr(values, "dtype", None), "kind", "O")
+    if kind in "iuf" and hasattr(values, "to_numpy"):
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+    elif kind in "iuf":
+        numbers = np.asarray(values, dtype=np.float64)
+    else:
+        text_markers = [marker for marker in rules.not_heard if isinstance(marker, str)]
+        numbers = np.array([level(value, text_markers) for value in objects(values)], dtype=np.float64)
+    markers = [marker for marker in rules.not_heard if _is_number(marker)]
+    if markers:
+        numbers = np.where(np.isin(numbers, markers), np.nan, numbers)
+    return numbers
+
+
+def level(value, text_markers: Sequence[str]) -> float:
+    """A number or text that is one, NaN for "not heard", infinity for what is neither."""
+    if value is None:
+        return np.nan
+    if isinstance(value, str):
+        text = value.strip()
+        if text.lower() in EMPTY or text in text_markers:
+            return np.nan
+        try:
+            return float(text)
+        except ValueError:
+            return np.inf
+    if not _is_number(value):
+        return np.inf
+    try:
+        return float(value)
+    except OverflowError:
+        return np.inf
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+
+
+def objects(values) -> list:
+    """Values of any kind as Python's own, what is missing as None."""
+    if hasattr(values, "isna"):
+        values = values.astype(object)
+        return list(values.where(~values.isna(), None))
+    return list(values)
+
+
+def _is_missing(name) -> bool:
+    """Whether a name is none: None, NaN or empty text."""
+    if isinstance(name, str):
+        return not name.strip()
+    return name is None or (isinstance(name, float) and name != name)
+
+
+def factorized(values: Iterable) -> tuple[np.ndarray, list]:
+    """(n,) number of each value in the order of first appearance, −1 for what is missing, and the different values.
+
+    Raises:
+        ValueError: if a value is neither a number nor text.
+    """
+    numbers = {}
+    numbered = []
+    for value in values:
+        if _is_missing(value):
+            numbered.append(-1)
+            continue
+        try:
+            numbered.append(numbers.setdefault(value, len(numbers)))
+        except TypeError as problem:
+            raise ValueError(f"expected a number or text as a name. Received: {value!r}") from problem
+    return np.array(numbered, dtype=np.int64), list(numbers)
+
+
+# === Tables ===
+
+
+def of_table(names: Sequence[str], values: Sequence, index: Sequence, columns: Columns, rules: Rules) -> Readings:
+    """The readings of a wide or a long table.
+
+    Args:
+        names: of its columns.
+        values: of its columns.
+        index: what its rows are called.
+        columns: what they are.
+        rules: how values are read.
+
+    Raises:
+        ValueError: if none of its columns is known.
+    """
+    roles = columns.roles(names)
+    require_once(names, roles, columns)
+    if is_long(roles):
+        if "scan" not in roles:
+            raise ValueError(f"expected a column that tells the scans apart (scan). Received: {listed(names)}")
+        return of_long(values[roles["scan"]], values[roles["transmitter"]], values[roles["rssi"]], rules)
+    scans = objects(values[roles["scan"]]) if "scan" in roles else index
+    chosen = transmitter_columns(names, roles, columns)
+    require_known([names[number] for number in chosen], names, columns.known)
+    builder = Builder(rules)
+    for number, column in enumerate(chosen):
+        builder.add_column(number, values[column])
+    return builder.readings(scans, [names[number] for number in chosen])
+
+
+def is_long(roles: Mapping[str, int]) -> bool:
+    """Whether a table has a row for each reading: a column for the transmitter, and one for its RSSI."""
+    return "transmitter" in roles and "rssi" in roles
+
+
+def require_once(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> None:
+    """Raise ValueError if a column with a meaning occurs twice."""
+    meant = [name for number, name in enumerate(names) if number in roles.values() or columns.is_transmitter(name)]
+    meaning = set(meant) | {names[number] for number in roles.values()}
+    if twice := first_twice(name for name in names if name in meaning):
+        raise ValueError(f"each column must occur once. Received twice: {twice}")
+
+
+def transmitter_columns(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> list[int]:
+    """The numbers of those columns of a wide table that may be transmitters."""
+    return [
+        number for number, name in enumerate(names) if number not in roles.values() and columns.is_transmitter(name)
+    ]
+
+
+def require_known(chosen: Sequence[str], names: Sequence[str], known: Spellings) -> None:
+    """Raise ValueError if transmitters are known, but none of those that a table has."""
+    if len(known) and not any(known.number(name) >= 0 for name in chosen):
+        raise ValueError(
+            f"expected columns of known transmitters ({listed(known.numbers, 3)}), or columns for scan, transmitter "
+            f"and rssi. Received: {listed(names)}"
+        )
+
+
+def of_long(scan, transmitter, rssi, rules: Rules, lines: np.ndarray | None = None) -> Readings:
+    """The readings of a table with a row for each.
+
+    Args:
+        scan, transmitter, rssi: (k,) columns. A row without transmitter and RSSI is of a scan that hears nothing.
+        rules: how values are read.
+        lines: (k,) of the file.
+
+    Raises:
+        ValueError: if a row has no scan, or RSSI but no transmitter.
+    """
+    dbm = levels(rssi, rules)
+    scan_numbers, scans = factorized(objects(scan))
+    stripped = [None if _is_missing(name) else str(name).strip() for name in objects(transmitter)]
+    transmitter_numbers, transmitters = factorized(stripped)
+    lacking = {"scan": scan_numbers < 0, "transmitter": (transmitter_numbers < 0) & ~np.isnan(dbm)}
+    for role, rows in lacking.items():
+        if rows.any():
+            row = int(np.argmax(rows))
+            where = f"row {row}" if lines is None else f"line {lines[row]}"
+            raise ValueError(f"{where}: expected a name in the column of the {role}, found none")
+    rows = np.flatnonzero((transmitter_numbers >= 0) & ~np.isnan(dbm))
+    builder = Builder(rules)
+    builder.add(scan_numbers[rows], transmitter_numbers[rows], dbm[rows], lambda reading: _item(rssi, rows[reading]))
+    return builder.readings(scans, transmitters, None if lines is None else lines[rows])
+
+
+def _item(values, row: int):
+    return values.iloc[row] if hasattr(values, "iloc") else values[row]
+
+
+class Builder:
+    """Collects readings part by part."""
+
+    def __init__(self, rules: Rules):
+        self.rules = rules
+        self.parts = []
+        self.texts = {}
+        self.with_text = set()
+        self.count = 0
+
+    def add(self, scan: np.ndarray, transmitter: np.ndarray, dbm: np.ndarray, value_of) -> None:
+        """Add k readings.
+
+        Args:
+            scan, transmitter: (k,) their numbers.
+            dbm: (k,) levels.
+            value_of: what came, by the number of a reading of these k.
+        """
+        for reading in np.flatnonzero(np.isinf(dbm)):
+            number = int(transmitter[reading])
+            if number not in self.with_text:
+                self.with_text.add(number)
+                self.texts[self.count + int(reading)] = str(value_of(reading))
+        self.parts.append((scan.astype(np.int32), transmitter.astype(np.int32), dbm.astype(np.float32)))
+        self.count += len(scan)
+
+    def add_column(self, transmitter: int, values, first_scan: int = 0) -> None:
+        """Add what consecutive scans have of one transmitter."""
+        dbm = levels(values, self.rules)
+        heard = np.flatnonzero(~np.isnan(dbm))
+        numbers = np.full(len(heard), transmitter)
+        self.add(first_scan + heard, numbers, dbm[heard], lambda reading: _item(values, heard[reading]))
+
+    def readings(self, scans: Sequence, transmitters: Sequence[str], lines: np.ndarray | None = None) -> Readings:
+        """All of them, in the order in which they came."""
+        parts = self.parts or [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))]
+        scan, transmitter, dbm = map(np.concatenate, zip(*parts, strict=True))
+        return Readings(scan, transmitter, dbm, scans, transmitters, self.texts, lines)
+
+
+# === Dicts ===
+
+
+def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings, list[dict]]:
+    """The readings of dicts, each a scan, an uplink, or one reading of a scan.
+
+    Returns:
+        The readings, and for each scan what it says of itself, by role.
+
+    Raises:
+        ValueError: if one of them is no dict, or is not to be understood.
+    """
+    names, described, number_of_scan = [], [], {}
+    transmitters, texts = {}, {}
+    scan_numbers, transmitter_numbers, dbm = array("i"), array("i"), array("d")
+    text_markers = [marker for marker in rules.not_heard if isinstance(marker, str)]
+    markers = {float(marker) for marker in rules.not_heard if _is_number(marker)}
+    for number, item in enumerate(items):
+        try:
+            about, pairs, is_reading = unpacked(item, columns)
+            key = scan_key(about) if is_reading else number
+        except ValueError as problem:
+            raise ValueError(f"scan {number}: {problem}") from problem
+        if key not in number_of_scan:
+            number_of_scan[key] = len(names)
+            names.append(about.get("scan", len(names)))
+            described.append(about)
+        for transmitter, value in pairs:
+            reading_dbm = level(value, text_markers)
+            if reading_dbm != reading_dbm or reading_dbm in markers:
+                continue
+            if reading_dbm == np.inf:
+                texts[len(dbm)] = str(value)
+            scan_numbers.append(number_of_scan[key])
+            transmitter_numbers.append(transmitters.setdefault(transmitter, len(transmitters)))
+            dbm.append(reading_dbm)
+    scan = np.array(scan_numbers, dtype=np.int32)
+    transmitter = np.array(transmitter_numbers, dtype=np.int32)
+    readings = Readings(scan, transmitter, np.array(dbm, dtype=np.float32), names, list(transmitters), texts)
+    return readings, described
+
+
+def scan_key(about: Mapping) -> tuple:
+    """What tells the scan of one reading from others: its name, or time, device and place.
+
+    Raises:
+        ValueError: if there is neither a name nor a time.
+    """
+    if "scan" in about:
+        return (about["scan"],)
+    if "time" not in about:
+        raise ValueError(f"expected scan or time beside transmitter and rssi. Received: {listed(about)}")
+    return tuple(about.get(role) for role in ("time", "device", "x", "y", "latitude", "longitude", "floor"))
+
+
+def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bool]:
+    """What a dict says of a scan, by role, its readings (transmitter and value), and whether it is but one of them.
+
+    Raises:
+        ValueError: if it is no dict, or has a list that is not of readings.
+    """
+    if not isinstance(item, Mapping):
+        raise ValueError(f"expected a dict of RSSI by transmitter. Received: {type(item).__name__}")
+    if isinstance(item.get("result"), Mapping):  # so The Things Stack's storage wraps uplinks
+        item = item["result"]
+    if isinstance(item.get("uplink_message"), Mapping):
+        return *_of_things_stack(item, columns), False
+    if isinstance(item.get("rxInfo"), list):
+        return *_of_chirpstack(item, columns), False
+    about, others = _by_role(item, columns)
+    if "transmitter" in about and "rssi" in about:
+        transmitter = str(about.pop("transmitter")).strip()
+        return about, [(transmitter, about.pop("rssi"))], True
+    pairs = []
+    for name, value in others.items():
+        if isinstance(value, Mapping):
+            inner, readings = _by_role(value, columns)
+            about |= inner
+            pairs += _transmitters(readings, columns)
+        elif isinstance(value, list | tuple):
+            pairs += _listed_readings(name, value, columns)
+        else:
+            pairs += _transmitters({name: value}, columns)
+    return about, pairs, False
+
+
+def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:
+    """Single values of a dict by role, and all else by name."""
+    names = [str(name) for name in item]
+    values = list(item.values())
+    about = {}
+    for role, number in columns.roles(names).items():
+        if not isinstance(values[number], Mapping | list | tuple):
+            about[role] = values[number]
+            names[number] = None
+    others = {name: value for name, value in zip(names, values, strict=True) if name is not None}
+    return about, others
+
+
+def _transmitters(readings: Mapping, columns: Columns) -> list[tuple[str, object]]:
+    """RSSI by transmitter, without keys that are called like something else."""
+    return [(name, value) for name, value in readings.items() if columns.is_transmitter(name)]
+
+
+def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tuple[str, object]]:
+    """Readings of a list: dicts that name transmitter and RSSI, or pairs of them.
+
+    Raises:
+        ValueError: if an element is neither.
+    """
+    pairs = []
+    for value in values:
+        if isinstance(value, list | tuple) and len(value) == 2:
+            pairs.append((str(value[0]).strip(), value[1]))
+            continue
+        about, _ = _by_role(value, columns) if isinstance(value, Mapping) else ({}, {})
+        if "transmitter" not in about or "rssi" not in about:
+            raise ValueError(f"{name}: expected readings with a transmitter and its RSSI. Received: {value!r:.60}")
+        pairs.append((str(about["transmitter"]).strip(), about["rssi"]))
+    return pairs
+
+
+# === Uplinks ===
+
+
+def _of_chirpstack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
+    """An uplink event of ChirpStack v4 (its integrations' JSON)."""
+    about = _position_in(uplink.get("object"), columns)
+    information = uplink.get("deviceInfo") or {}
+    _describe(about, uplink.get("deduplicationId"), uplink.get("time"), information.get("devEui"))
+    pairs = []
+    for reception in uplink["rxInfo"]:
+        pairs.append((_first_known([reception.get("gatewayId")], columns), reception.get("rssi")))
+    return about, pairs
+
+
+def _of_things_stack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
+    """An uplink message of The Things Stack v3 (its webhooks' and storage's JSON)."""
+    message = uplink["uplink_message"]
+    about = _position_in(message.get("decoded_payload"), columns)
+    identifiers = uplink.get("end_device_ids") or {}
+    _describe(about, None, uplink.get("received_at") or message.get("received_at"), identifiers.get("device_id"))
+    pairs = []
+    for reception in message.get("rx_metadata") or ():
+        gateway = reception.get("gateway_ids") or {}
+        broker = reception.get("packet_broker") or {}
+        # All that another network received is of the gateway "packetbroker"; the broker says whose it was.
+        candidates = [broker.get("forwarder_gateway_eui"), broker.get("forwarder_gateway_id")]
+        candidates += [gateway.get("eui"), gateway.get("gateway_id")]
+        pairs.append((_first_known(candidates, columns), reception.get("rssi")))
+    return about, pairs
+
+
+def _describe(about: dict, scan, time, device) -> None:
+    for role, value in {"scan": scan, "time": time, "device": device}.items():
+        if value is not None:
+            about[role] = value
+
+
+def _first_known(candidates: Sequence[str | None], columns: Columns) -> str:
+    """That name of a gateway which is known, or else the first.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    names = [str(name) for name in candidates if name]
+    if not names:
+        raise ValueError("expected the gateway of each reception. Received: none")
+    for name in names:
+        if columns.known.number(name) >= 0:
+            return name
+    return names[0]
+
+
+def _position_in(payload, columns: Columns) -> dict:
+    """Position and floor in a decoded payload, wherever they stand in it, by role."""
+    if not isinstance(payload, Mapping):
+        return {}
+    about, others = _by_role(payload, columns)
+    if any(set(pair) <= set(about) for pair in POSITIONS):
+        return {role: about[role] for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building") if role in about}
+    for value in others.values():
+        if inner := _position_in(value, columns):
+            return inner
+    return {}
