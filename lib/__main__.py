@@ -1,35 +1,101 @@
-"""Fit a localizer on fingerprints, and locate scans with it.
+"""Fit a localizer on fingerprints, and locate scans with it."""
 
-python -m lib fit office=office.csv --output localizer
-python -m lib predict localizer scans.csv --output positions.csv
-python -m lib evaluate localizer office=later.csv
-python -m lib export localizer --output exported
-"""
-
-import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+import click
 
-from lib.data import datasets, protocols, reading
-from lib.data.fingerprints import FingerprintSet
-from lib.paths import replacing
+FLOAT = "%.10g"  # of numbers in a CSV
+DONE, NOTHING_LOCATED, REFUSED = 0, 1, 2  # exit status
 
-FINGERPRINTS = """fingerprints CSV, one scan a row:
+EXAMPLES = """
+\b
+From a survey to positions:
+  python -m lib fit office=survey.csv --output localizer
+  python -m lib predict localizer scans.csv --output positions.csv
+  python -m lib evaluate localizer later.csv
+
+\b
+Exit status:
+  0  done
+  1  done, but nothing was located
+  2  refused: the message says what was expected, what came and what to do
+"""
+
+FILES = """
+\b
+A survey is a table (CSV, Parquet) or JSON, also compressed (gz, xz, bz2, zip), in one of these forms:
+  wide    a scan a row, a column of dBm for each transmitter, empty where it is not heard
+  long    a reading a row: scan, transmitter, rssi
+  pairs   a scan a row: mac1, rssi1, mac2, rssi2, ...
+  JSON    a scan an object, one a line or in a list: {"rssi": {"aa:bb:...": -61}, "x": 1, "y": 2};
+          uplinks of ChirpStack v4 and The Things Stack v3, whose decoded payload has the position
+
+\b
+Its other columns, by these or other usual names (easting, lng, bssid, rss, ...):
   x, y                  metres east and north in any plane, or
   latitude, longitude   degrees
   floor, building       whole numbers, optional
   time, device          optional
-  all other columns     RSSI in dBm of one transmitter each; empty = not heard"""
-SCANS = """scans CSV:
-  wide   a column for each transmitter, RSSI in dBm, empty = not heard; a column `scan` may name the scans
-  long   columns scan, transmitter, rssi, a row for each transmitter that a scan hears"""
+"""
 
-FLOAT = "%.10g"  # of numbers in a CSV
+SCANS = """
+\b
+Scans come in the same forms as surveys; a column `scan` names them. Transmitters are told by name, MAC addresses
+whatever their case and separators.
+
+\b
+Columns of the result, a row a scan in the order of the file:
+  scan                  its name, or its number
+  located               whether it hears a transmitter that is known; if not, the next ones are empty
+  environment           where it was taken, by the name given to fit
+  building, floor       as in the survey
+  x, y                  metres, in the plane of the survey
+  latitude, longitude   degrees, if the survey has them
+  radius_50, radius_90  metres: the position lies within with this probability, for scans like those of the survey
+  heard, unknown        how many known and other transmitters it hears
+"""
 
 
-# === Commands ===
+# === Values of options ===
+
+
+class Listed(click.ParamType):
+    """Values with commas between them."""
+
+    name = "list"
+
+    def __init__(self, of: Callable[[str], object] = str):
+        self.of = of
+
+    def convert(self, value, parameter, context):
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(self.of(part.strip()) for part in value.split(","))
+        except ValueError as problem:
+            self.fail(f"expected values with commas between them. Received: {value} ({problem})", parameter, context)
+
+
+def role_and_name(text: str) -> tuple[str, str]:
+    """A column's role and its name, of `role=name`."""
+    role, equals, name = text.partition("=")
+    if not equals:
+        raise ValueError(f"expected role=name, for instance x=ECoord. Received: {text}")
+    return role.strip(), name.strip()
+
+
+def joined(values: tuple[tuple, ...]) -> tuple:
+    """The values of an option that may come several times."""
+    return tuple(value for several in values for value in several)
+
+
+def listed_option(name: str, of: Callable[[str], object] = str, **settings):
+    """An option with several values, with commas between them or each with the option before it."""
+    return click.option(
+        name, type=Listed(of), multiple=True, callback=lambda context, parameter, values: joined(values), **settings
+    )
 
 
 def marker(text: str) -> float | str:
@@ -40,87 +106,232 @@ def marker(text: str) -> float | str:
         return text
 
 
+# === Options that commands share ===
+
+
+def reading_options(command: Callable) -> Callable:
+    """Options that say how files are read."""
+    options = (
+        listed_option(
+            "--columns",
+            role_and_name,
+            metavar="ROLE=NAME,...",
+            help="What columns are, where their names do not tell: x=ECoord,y=NCoord.",
+        ),
+        listed_option("--ignore", metavar="NAME,...", help="Columns to leave out; * and ? stand for anything."),
+        listed_option(
+            "--transmitters", metavar="NAME,...", help="The columns that are transmitters, such as 'WAP*'; no others."
+        ),
+        listed_option(
+            "--not-heard", marker, metavar="VALUE,...", help="What else stands for “not heard”, such as 100 or -inf."
+        ),
+        listed_option(
+            "--measured", float, metavar="VALUE,...", help="Values that are RSSI although they look like a marker: 0."
+        ),
+        click.option(
+            "--duplicates",
+            type=click.Choice(("strongest", "mean", "error")),
+            default="strongest",
+            show_default=True,
+            help="What counts where a scan hears a transmitter more than once.",
+        ),
+        click.option("--keep-far", is_flag=True, help="Keep rows at (0, 0), or far from all others."),
+        click.option("--quiet", is_flag=True, help="Do not say what was read."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+levels_option = listed_option(
+    "--levels", float, metavar="SHARE,...", default=((0.5, 0.9),), help="Of the radii; default 0.5,0.9."
+)
+localizer_argument = click.argument("localizer", type=click.Path(path_type=Path))
+
+
+def options_of(settings: dict, remembered: tuple = ()):
+    """How files are to be read, taken out of a command's settings, and what to do with the paragraph about each.
+
+    Args:
+        settings: of the command; those of `reading_options` are removed.
+        remembered: markers of "not heard" that the localizer was fitted with.
+    """
+    from lib.data.reading import Options
+
+    tell = None if settings.pop("quiet") else lambda paragraph: click.echo(paragraph, err=True)
+    names = ("ignore", "transmitters", "measured", "duplicates", "keep_far")
+    chosen = {name: settings.pop(name) for name in names}
+    not_heard = (*remembered, *settings.pop("not_heard"))
+    return Options(columns=dict(settings.pop("columns")), not_heard=not_heard, **chosen), tell
+
+
+# === Commands ===
+
+
+@click.group(help=__doc__, epilog=EXAMPLES, context_settings={"max_content_width": 110})
+def main() -> None:
+    pass
+
+
+@main.command(epilog=FILES)
+@click.argument("sources", nargs=-1, required=True, metavar="NAME=FILE...")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The folder of the localizer.")
+@click.option(
+    "--hold-out", type=float, default=0.1, show_default=True, help="The share of the rows that only report and choose."
+)
+@click.option(
+    "--whole-devices",
+    is_flag=True,
+    help="Hold out all rows of some devices, of three or more: is it good for new ones?",
+)
+@levels_option
+@reading_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all that chance decides.")
+@click.option("--epochs", type=int, help="Passes over the rows that it learns from.")
+@click.option("--batch-size", type=int, help="Rows of a step; default: more for more rows.")
+@listed_option("--hidden", int, metavar="WIDTH,...", help="Of the hidden layers; default 1024,1024.")
+def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_size, hidden, **reading) -> int:
+    """Fit a localizer on surveys, one for each environment, and report on rows that it held out.
+
+    NAME is what the environment is called. Registered data sets have their names: ujiindoorloc, lorawan_antwerp,
+    sigfox_rural, uji_library.
+
+    \b
+    Example:
+      python -m lib fit office=office.csv yard=yard.jsonl --output localizer
+    """
+    from lib.data import protocols
+    from lib.data.names import Spellings
+    from lib.use.localizer import Localizer, require_replaceable
+
+    require_replaceable(output)
+    options, tell = options_of(reading)
+    learning, held_out, transmitters = [], [], ()
+    for source in sources:
+        fingerprints = fingerprints_of(source, options, Spellings(transmitters), tell)
+        transmitters = tuple(dict.fromkeys((*transmitters, *fingerprints.transmitters)))
+        kept, reporting = protocols.held_out(fingerprints, hold_out, whole_devices)
+        learning.append(kept)
+        held_out.append(reporting)
+    settings = {}
+    if epochs is not None:
+        settings["epochs"] = epochs
+    if batch_size is not None:
+        settings["batch_size"] = batch_size
+    if hidden:
+        settings["network"] = {"hidden": hidden}
+    localizer = Localizer.holding_out(learning, seed, whole_groups=whole_devices, **settings)
+    localizer.not_heard = options.not_heard
+    report([localizer.evaluate(rows, levels) for rows in held_out])
+    localizer.save(output)
+    click.echo(f"\n{output}: {len(localizer.transmitters):,} transmitters")
+    return DONE
+
+
+@main.command(epilog=SCANS)
+@localizer_argument
+@click.argument("scans", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="A CSV; default: the screen.")
+@levels_option
+@reading_options
+def predict(localizer, scans, output, levels, **reading) -> int:
+    """Locate the scans of a file.
+
+    \b
+    Example:
+      python -m lib predict localizer scans.csv --levels 0.5,0.95 --output positions.csv
+    """
+    import pandas as pd
+
+    from lib.data.reading import read_scans
+    from lib.paths import replacing
+    from lib.use.runtime import Runtime
+
+    locator = Runtime.load(localizer)
+    options, tell = options_of(reading, locator.not_heard)
+    named_scans = read_scans(scans, locator.known, options, tell)
+    table = pd.DataFrame(locator.table(named_scans, levels)).set_index("scan")
+    if output is None:
+        click.echo(table.to_csv(float_format=FLOAT), nl=False)
+    else:
+        with replacing(output) as temporary:
+            table.to_csv(temporary, float_format=FLOAT)
+    n_located = int(table["located"].sum())
+    click.echo(f"{n_located:,} of {len(table):,} scans hear a known transmitter", err=True)
+    return DONE if n_located else NOTHING_LOCATED
+
+
+@main.command(epilog=FILES)
+@localizer_argument
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]FILE...")
+@levels_option
+@reading_options
+def evaluate(localizer, sources, levels, **reading) -> int:
+    """Report on fingerprints that took no part in the fit.
+
+    NAME is that of the environment, and may be left out if there is only one.
+
+    \b
+    Example:
+      python -m lib evaluate localizer office=later.csv
+    """
+    from lib.data.names import Spellings
+    from lib.use.localizer import Localizer
+
+    fitted = Localizer.load(localizer)
+    options, tell = options_of(reading, fitted.not_heard)
+    only_name = fitted.environments[0].name if len(fitted.environments) == 1 else None
+    rows = []
+    for source in sources:
+        fingerprints = fingerprints_of(source, options, Spellings(fitted.transmitters), tell, only_name)
+        rows.append(fitted.evaluate(fingerprints, levels))
+    report(rows)
+    return DONE if any(row["located"] for row in rows) else NOTHING_LOCATED
+
+
+@main.command()
+@localizer_argument
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="The folder of the files.")
+@listed_option("--formats", metavar="FORMAT,...", help="onnx, litert; default: all that can be written here.")
+def export(localizer, output, formats) -> int:
+    """Write a localizer for machines without Keras and TensorFlow, with a README of its own.
+
+    \b
+    Example:
+      python -m lib export localizer --output exported
+    """
+    from lib.use import export as exporting
+
+    exporting.export(localizer, output, formats or None)
+    return DONE
+
+
+# === What they share ===
+
+
 def registered() -> list[str]:
     """Names of the data sets that can be used in the place of a file."""
+    from lib.data import datasets
+
     return [*datasets.LOADERS, *datasets.FURTHER]
 
 
-def read(source: str, arguments: argparse.Namespace, name: str | None = None) -> FingerprintSet:
-    """Fingerprints of `NAME=file.csv`, of `file.csv` if `name` stands in for it, or of a registered data set.
+def fingerprints_of(source: str, options, known, tell, name: str | None = None):
+    """Fingerprints of `NAME=file`, of `file` if `name` stands in for it, or of a registered data set.
 
     Raises:
         ValueError: if it is none of them.
     """
+    from lib.data import datasets, reading
+
     if source in registered():
         return datasets.load(source)
     before, equals, path = source.partition("=")
     if equals:
         name = before
     elif name is None:
-        raise ValueError(f"expected NAME=file.csv or one of {', '.join(registered())}. Received: {source}")
-    return reading.read_fingerprints(path or source, name, prefix=arguments.prefix, not_heard=arguments.not_heard)
-
-
-def fit(arguments: argparse.Namespace) -> None:
-    """Train on most rows of each source, report on the others, and save."""
-    from lib.use.localizer import Localizer, require_replaceable
-
-    require_replaceable(arguments.output)
-    learning, reporting = [], []
-    for source in arguments.sources:
-        fingerprints = read(source, arguments)
-        kept, held_out = protocols.held_out(fingerprints, arguments.hold_out, arguments.whole_devices)
-        learning.append(kept)
-        reporting.append(held_out)
-    settings = {}
-    if arguments.epochs is not None:
-        settings["epochs"] = arguments.epochs
-    if arguments.batch_size is not None:
-        settings["batch_size"] = arguments.batch_size
-    if arguments.hidden:
-        settings["network"] = {"hidden": tuple(arguments.hidden)}
-    localizer = Localizer.holding_out(learning, arguments.seed, whole_groups=arguments.whole_devices, **settings)
-    report([localizer.evaluate(held_out, arguments.levels) for held_out in reporting])
-    localizer.save(arguments.output)
-    print(f"\n{arguments.output}: {len(localizer.transmitters):,} transmitters")
-
-
-def predict(arguments: argparse.Namespace) -> None:
-    """Locate the scans of a file."""
-    from lib.use.localizer import Localizer
-
-    localizer = Localizer.load(arguments.localizer)
-    scans = reading.read_scans(arguments.scans, arguments.form)
-    table = localizer.locate(scans, arguments.levels, arguments.not_heard)
-    table.index.name = "scan"
-    if arguments.output is None:
-        table.to_csv(sys.stdout, float_format=FLOAT)
-    else:
-        with replacing(arguments.output) as temporary:
-            table.to_csv(temporary, float_format=FLOAT)
-    print(f"{table['located'].sum():,} of {len(table):,} scans hear a known transmitter", file=sys.stderr)
-
-
-def evaluate(arguments: argparse.Namespace) -> None:
-    """Report on fingerprints that took no part in the fit."""
-    from lib.use.localizer import Localizer
-
-    localizer = Localizer.load(arguments.localizer)
-    only_name = None
-    if len(localizer.environments) == 1:
-        only_name = localizer.environments[0].name
-    rows = []
-    for source in arguments.sources:
-        fingerprints = read(source, arguments, only_name)
-        rows.append(localizer.evaluate(fingerprints, arguments.levels))
-    report(rows)
-
-
-def export(arguments: argparse.Namespace) -> None:
-    """Write a localizer in other formats."""
-    from lib.use import export as exporting
-
-    exporting.export(arguments.localizer, arguments.output, arguments.formats)
+        raise ValueError(f"expected NAME=file or one of {', '.join(registered())}. Received: {source}")
+    return reading.read_fingerprints(path or source, name, options, known, tell)
 
 
 def as_text(name: str, value: float | int | str) -> str:
@@ -136,105 +347,28 @@ def as_text(name: str, value: float | int | str) -> str:
 
 def report(rows: list[dict]) -> None:
     """Print evaluations, a column each: metres, and shares in %."""
+    import pandas as pd
+
     texts = []
     for row in rows:
         texts.append({name: as_text(name, value) for name, value in row.items()})
-    print(pd.DataFrame(texts).fillna("").T.to_string(header=False))
+    click.echo(pd.DataFrame(texts).fillna("").T.to_string(header=False))
 
 
-# === Their arguments ===
-
-LAYOUT = {"formatter_class": argparse.RawDescriptionHelpFormatter}  # keeps the lines of a description
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    command_line = argparse.ArgumentParser(prog="python -m lib", description=__doc__, **LAYOUT)
-    commands = command_line.add_subparsers(required=True, metavar="fit|predict|evaluate|export")
-
-    fitting = commands.add_parser("fit", help=fit.__doc__, description=FINGERPRINTS, **LAYOUT)
-    fitting.set_defaults(run=fit)
-    fitting.add_argument("sources", nargs="+", metavar="SOURCE", help=source_help())
-    add_output(fitting, "where the localizer is put")
-    add_levels(fitting)
-    add_columns(fitting)
-    fitting.add_argument("--seed", type=int, default=0, help="also draws the rows that calibrate the radius; default 0")
-    fitting.add_argument("--epochs", type=int, help="passes over the rows that it learns from")
-    fitting.add_argument("--batch-size", type=int, help="rows of a step; default: more for more rows")
-    fitting.add_argument("--hidden", type=int, nargs="+", metavar="WIDTH", help="of the hidden layers")
-    fitting.add_argument("--hold-out", type=float, default=0.10, metavar="SHARE", help="for the report, default 0.1")
-    fitting.add_argument(
-        "--whole-devices",
-        action="store_true",
-        help="hold out all rows of some devices, of three or more: is it good for new ones?",
-    )
-
-    predicting = commands.add_parser("predict", help=predict.__doc__, description=SCANS, **LAYOUT)
-    predicting.set_defaults(run=predict)
-    add_localizer(predicting)
-    predicting.add_argument("scans", type=Path, help="CSV as above")
-    add_levels(predicting)
-    add_not_heard(predicting)
-    predicting.add_argument("--form", choices=("wide", "long"), help="of the scans; default: by their columns")
-    predicting.add_argument("--output", type=Path, metavar="FILE", help="CSV; default: the screen")
-
-    evaluating = commands.add_parser("evaluate", help=evaluate.__doc__, description=FINGERPRINTS, **LAYOUT)
-    evaluating.set_defaults(run=evaluate)
-    add_localizer(evaluating)
-    evaluating.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help=f"{source_help()}; NAME= may be left out if it is clear"
-    )
-    add_levels(evaluating)
-    add_columns(evaluating)
-
-    exporting = commands.add_parser("export", help=export.__doc__, description=export.__doc__)
-    exporting.set_defaults(run=export)
-    add_localizer(exporting)
-    add_output(exporting, "where the files are put")
-    exporting.add_argument("--formats", nargs="+", metavar="FORMAT", help="default: all")
-    return command_line
-
-
-def source_help() -> str:
-    return f"NAME=file.csv, or one of {', '.join(registered())}"
-
-
-def add_localizer(command: argparse.ArgumentParser) -> None:
-    command.add_argument("localizer", type=Path, help="directory that fit wrote")
-
-
-def add_output(command: argparse.ArgumentParser, purpose: str) -> None:
-    command.add_argument("--output", type=Path, required=True, metavar="DIRECTORY", help=purpose)
-
-
-def add_levels(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--levels", nargs="+", type=float, default=(0.5, 0.9), metavar="SHARE", help="of the radii, default 0.5 0.9"
-    )
-
-
-def add_not_heard(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--not-heard", nargs="+", type=marker, default=(), metavar="VALUE", help="what else stands for “not heard”: 100"
-    )
-
-
-def add_columns(command: argparse.ArgumentParser) -> None:
-    """How the columns of a file of fingerprints are read."""
-    add_not_heard(command)
-    command.add_argument("--prefix", help="of the columns that are transmitters; default: all that have no other name")
-
-
-def main() -> None:
+def run() -> None:
     """Run a command; what goes wrong is said in one line."""
-    arguments = parser().parse_args()
     try:
-        arguments.run(arguments)
+        status = main(standalone_mode=False, prog_name="python -m lib")
+    except click.ClickException as problem:
+        problem.show()
+        sys.exit(REFUSED)
     except (ValueError, OSError, MemoryError, ImportError) as problem:
-        sys.exit("error: " + " ".join(str(problem).split()))
-    except KeyboardInterrupt:
+        click.echo("error: " + " ".join(str(problem).split()), err=True)
+        sys.exit(REFUSED)
+    except (KeyboardInterrupt, click.Abort):
         sys.exit("interrupted: nothing was written")
+    sys.exit(status)
 
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -9,7 +9,7 @@ Needs NumPy alone, so that a machine that only locates can use it.
 """
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
@@ -19,6 +19,7 @@ from lib.data.names import POSITIONS, Columns, Spellings, listed
 
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
 EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null"))  # as text, in any case
+READINGS_AT_ONCE = 2**20
 DUPLICATES = ("strongest", "mean", "error")
 
 
@@ -54,7 +55,8 @@ class Readings:
         scans: (n,) what the scans are called.
         transmitters: (t,) names as they are written.
         texts: by the number of a reading, text that is no number; of each transmitter the first.
-        lines: (k,) in which line of a file the reading stands; None if it is of no file.
+        scan_lines: (n,) in which line of a file a scan begins; None if it is of no file.
+        lines: (k,) in which line a reading stands; None if in that of its scan.
     """
 
     scan: np.ndarray
@@ -63,7 +65,13 @@ class Readings:
     scans: Sequence
     transmitters: Sequence[str]
     texts: Mapping[int, str]
+    scan_lines: np.ndarray | None = None
     lines: np.ndarray | None = None
+
+    def blocks(self) -> Iterator[slice]:
+        """Slices that cover the readings, so that what is computed from some of them stays small."""
+        for start in range(0, len(self.scan), READINGS_AT_ONCE):
+            yield slice(start, start + READINGS_AT_ONCE)
 
     @property
     def possible(self) -> np.ndarray:
@@ -75,6 +83,8 @@ class Readings:
         transmitter = self.transmitters[self.transmitter[reading]]
         if self.lines is not None:
             return f"line {self.lines[reading]}, transmitter {transmitter}"
+        if self.scan_lines is not None:
+            return f"line {self.scan_lines[self.scan[reading]]}, transmitter {transmitter}"
         return f"scan {self.scans[self.scan[reading]]}, transmitter {transmitter}"
 
     def value(self, reading: int) -> float | str:
@@ -126,8 +136,7 @@ def readings_of(scans, columns: Columns, rules: Rules) -> Readings:
     """The readings of scans in any form, see `matrix`."""
     if hasattr(scans, "columns"):
         names = [str(name) for name in scans.columns]
-        values = [scans.iloc[:, number] for number in range(len(names))]
-        return of_table(names, values, list(scans.index), columns, rules)
+        return of_table(names, scans, list(scans.index), columns, rules)
     if isinstance(scans, Mapping) and scans and all(map(_is_column, scans.values())):
         names = [str(name) for name in scans]
         values = list(scans.values())
@@ -153,24 +162,22 @@ def as_matrix(readings: Readings, known: Spellings, rules: Rules) -> NamedScans:
     """
     n_scans = len(readings.scans)
     column_of = np.array([known.number(name) for name in readings.transmitters], dtype=np.int64)
-    column = column_of[readings.transmitter]
-    refuse_impossible(readings, column >= 0)
-    unknown = np.bincount(readings.scan[(column < 0) & readings.possible], minlength=n_scans)
-    chosen = np.flatnonzero(column >= 0)
+    refuse_impossible(readings, column_of >= 0)
+    is_other = column_of[readings.transmitter] < 0
+    unknown = np.bincount(readings.scan[is_other & readings.possible], minlength=n_scans)
     rssi = np.full((n_scans, len(known)), np.nan, dtype=np.float32)
-    repeated = fill(rssi, readings, chosen, column[chosen], rules)
+    repeated = fill(rssi, readings, column_of, rules)
     return NamedScans(rssi, unknown, readings.scans, repeated)
 
 
-def fill(rssi: np.ndarray, readings: Readings, chosen: np.ndarray, column: np.ndarray, rules: Rules) -> int:
+def fill(rssi: np.ndarray, readings: Readings, column_of: np.ndarray, rules: Rules) -> int:
     """Write readings into a matrix in which nothing is heard yet.
 
     Args:
         rssi: (n, t) float32, changed in place.
         readings: of n scans.
-        chosen: (c,) numbers of those that are written.
-        column: (c,) in which column.
-        rules: what counts where a scan has several of one transmitter.
+        column_of: by number of the transmitter, in which column it is written; −1 for none.
+        rules: what counts where a scan has several of one column.
 
     Returns:
         How many readings were of a transmitter that their scan had heard already.
@@ -178,18 +185,31 @@ def fill(rssi: np.ndarray, readings: Readings, chosen: np.ndarray, column: np.nd
     Raises:
         ValueError: if there are some, and they are errors.
     """
-    scan, dbm = readings.scan[chosen], readings.dbm[chosen]
-    rssi[scan, column] = dbm
-    repeated = len(chosen) - np.count_nonzero(~np.isnan(rssi))
-    if not repeated:
-        return 0
-    cells = scan.astype(np.int64) * rssi.shape[1] + column
+    n_written = 0
+    for block in readings.blocks():
+        column = column_of[readings.transmitter[block]]
+        chosen = column >= 0
+        rssi[readings.scan[block][chosen], column[chosen]] = readings.dbm[block][chosen]
+        n_written += np.count_nonzero(chosen)
+    repeated = n_written - np.count_nonzero(rssi == rssi)
+    if repeated:
+        _settle(rssi, readings, column_of, rules)
+    return int(repeated)
+
+
+def _settle(rssi: np.ndarray, readings: Readings, column_of: np.ndarray, rules: Rules) -> None:
+    """Write what counts where a scan has several readings of one column, see `fill`."""
+    column = column_of[readings.transmitter]
+    chosen = np.flatnonzero(column >= 0)
+    cells = readings.scan[chosen].astype(np.int64) * rssi.shape[1] + column[chosen]
     if rules.duplicates == "error":
         order = np.argsort(cells, kind="stable")
-        second = order[1:][cells[order][1:] == cells[order][:-1]].min()
+        is_again = cells[order][1:] == cells[order][:-1]
+        second = order[1:][is_again].min()
         raise ValueError(
             f"{readings.where(chosen[second])}: its scan heard it already. --duplicates strongest or mean settles that"
         )
+    dbm = readings.dbm[chosen]
     different, members = np.unique(cells, return_inverse=True)
     if rules.duplicates == "strongest":
         settled = np.full(len(different), -np.inf, dtype=np.float32)
@@ -197,12 +217,14 @@ def fill(rssi: np.ndarray, readings: Readings, chosen: np.ndarray, column: np.nd
     else:
         settled = np.bincount(members, weights=dbm) / np.bincount(members)
     rssi.reshape(-1)[different] = settled
-    return int(repeated)
 
 
 def refuse_impossible(readings: Readings, counts: np.ndarray) -> None:
-    """Raise ValueError if one of those (k,) readings that count is no RSSI."""
-    wrong = counts & ~readings.possible
+    """Raise ValueError if a reading is no RSSI, of those (t,) transmitters that count."""
+    wrong = ~readings.possible
+    if not wrong.any():
+        return
+    wrong &= counts[readings.transmitter]
     if not wrong.any():
         return
     reading = int(np.argmax(wrong))
@@ -304,12 +326,12 @@ def factorized(values: Iterable) -> tuple[np.ndarray, list]:
 # === Tables ===
 
 
-def of_table(names: Sequence[str], values: Sequence, index: Sequence, columns: Columns, rules: Rules) -> Readings:
+def of_table(names: Sequence[str], values, index: Sequence, columns: Columns, rules: Rules) -> Readings:
     """The readings of a wide or a long table.
 
     Args:
         names: of its columns.
-        values: of its columns.
+        values: of its columns, or a DataFrame.
         index: what its rows are called.
         columns: what they are.
         rules: how values are read.
@@ -322,14 +344,23 @@ def of_table(names: Sequence[str], values: Sequence, index: Sequence, columns: C
     if is_long(roles):
         if "scan" not in roles:
             raise ValueError(f"expected a column that tells the scans apart (scan). Received: {listed(names)}")
-        return of_long(values[roles["scan"]], values[roles["transmitter"]], values[roles["rssi"]], rules)
-    scans = objects(values[roles["scan"]]) if "scan" in roles else index
+        parts = [_column(values, roles[role]) for role in ("scan", "transmitter", "rssi")]
+        return of_long(*parts, rules)
+    scans = objects(_column(values, roles["scan"])) if "scan" in roles else index
     chosen = transmitter_columns(names, roles, columns)
     require_known([names[number] for number in chosen], names, columns.known)
     builder = Builder(rules)
-    for number, column in enumerate(chosen):
-        builder.add_column(number, values[column])
+    if hasattr(values, "columns"):
+        builder.add_frame(values, chosen)
+    else:
+        for number, column in enumerate(chosen):
+            builder.add_column(number, values[column], 0)
     return builder.readings(scans, [names[number] for number in chosen])
+
+
+def _column(values, number: int):
+    """A column of a DataFrame, or of a list of columns."""
+    return values.iloc[:, number] if hasattr(values, "columns") else values[number]
 
 
 def is_long(roles: Mapping[str, int]) -> bool:
@@ -361,13 +392,12 @@ def require_known(chosen: Sequence[str], names: Sequence[str], known: Spellings)
         )
 
 
-def of_long(scan, transmitter, rssi, rules: Rules, lines: np.ndarray | None = None) -> Readings:
+def of_long(scan, transmitter, rssi, rules: Rules) -> Readings:
     """The readings of a table with a row for each.
 
     Args:
         scan, transmitter, rssi: (k,) columns. A row without transmitter and RSSI is of a scan that hears nothing.
         rules: how values are read.
-        lines: (k,) of the file.
 
     Raises:
         ValueError: if a row has no scan, or RSSI but no transmitter.
@@ -380,16 +410,11 @@ def of_long(scan, transmitter, rssi, rules: Rules, lines: np.ndarray | None = No
     for role, rows in lacking.items():
         if rows.any():
             row = int(np.argmax(rows))
-            where = f"row {row}" if lines is None else f"line {lines[row]}"
-            raise ValueError(f"{where}: expected a name in the column of the {role}, found none")
+            raise ValueError(f"row {row}: expected a name in the column of the {role}, found none")
     rows = np.flatnonzero((transmitter_numbers >= 0) & ~np.isnan(dbm))
     builder = Builder(rules)
-    builder.add(scan_numbers[rows], transmitter_numbers[rows], dbm[rows], lambda reading: _item(rssi, rows[reading]))
-    return builder.readings(scans, transmitters, None if lines is None else lines[rows])
-
-
-def _item(values, row: int):
-    return values.iloc[row] if hasattr(values, "iloc") else values[row]
+    builder.add(scan_numbers[rows], transmitter_numbers[rows], dbm[rows], np.asarray(rssi, dtype=object)[rows])
+    return builder.readings(scans, transmitters)
 
 
 class Builder:
@@ -397,39 +422,59 @@ class Builder:
 
     def __init__(self, rules: Rules):
         self.rules = rules
-        self.parts = []
+        self.scan = [np.zeros(0, np.int32)]
+        self.transmitter = [np.zeros(0, np.int32)]
+        self.dbm = [np.zeros(0, np.float32)]
         self.texts = {}
         self.with_text = set()
         self.count = 0
 
-    def add(self, scan: np.ndarray, transmitter: np.ndarray, dbm: np.ndarray, value_of) -> None:
+    def add(self, scan: np.ndarray, transmitter: np.ndarray, dbm: np.ndarray, values: Sequence) -> None:
         """Add k readings.
 
         Args:
             scan, transmitter: (k,) their numbers.
             dbm: (k,) levels.
-            value_of: what came, by the number of a reading of these k.
+            values: (k,) as they came.
         """
         for reading in np.flatnonzero(np.isinf(dbm)):
             number = int(transmitter[reading])
             if number not in self.with_text:
                 self.with_text.add(number)
-                self.texts[self.count + int(reading)] = str(value_of(reading))
-        self.parts.append((scan.astype(np.int32), transmitter.astype(np.int32), dbm.astype(np.float32)))
+                self.texts[self.count + int(reading)] = str(values[reading])
+        self.scan.append(scan.astype(np.int32))
+        self.transmitter.append(transmitter.astype(np.int32))
+        self.dbm.append(dbm.astype(np.float32))
         self.count += len(scan)
 
-    def add_column(self, transmitter: int, values, first_scan: int = 0) -> None:
+    def add_column(self, transmitter: int, values: Sequence, first_scan: int) -> None:
         """Add what consecutive scans have of one transmitter."""
         dbm = levels(values, self.rules)
         heard = np.flatnonzero(~np.isnan(dbm))
         numbers = np.full(len(heard), transmitter)
-        self.add(first_scan + heard, numbers, dbm[heard], lambda reading: _item(values, heard[reading]))
+        came = np.asarray(values, dtype=object)[heard] if np.isinf(dbm).any() else dbm[heard]
+        self.add(first_scan + heard, numbers, dbm[heard], came)
 
-    def readings(self, scans: Sequence, transmitters: Sequence[str], lines: np.ndarray | None = None) -> Readings:
-        """All of them, in the order in which they came."""
-        parts = self.parts or [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.float32))]
-        scan, transmitter, dbm = map(np.concatenate, zip(*parts, strict=True))
-        return Readings(scan, transmitter, dbm, scans, transmitters, self.texts, lines)
+    def add_frame(self, table, columns: Sequence[int], first_scan: int = 0) -> None:
+        """Add the rows of a DataFrame, whose columns of these numbers are the transmitters in their order."""
+        kinds = [dtype.kind for dtype in table.dtypes]
+        numeric = [number for number, column in enumerate(columns) if kinds[column] in "iuf"]
+        block = table.iloc[:, [columns[number] for number in numeric]].to_numpy(dtype=np.float64, na_value=np.nan)
+        dbm = levels(block, self.rules)
+        scan, position = np.nonzero(~np.isnan(dbm))
+        heard = dbm[scan, position]
+        self.add(first_scan + scan, np.asarray(numeric, dtype=np.int64)[position], heard, heard)
+        for number, column in enumerate(columns):
+            if kinds[column] not in "iuf":
+                self.add_column(number, table.iloc[:, column], first_scan)
+
+    def readings(self, scans: Sequence, transmitters: Sequence[str]) -> Readings:
+        """All of them, in the order in which they came; then the builder is empty."""
+        joined = []
+        for parts in (self.scan, self.transmitter, self.dbm):
+            joined.append(np.concatenate(parts))
+            parts.clear()
+        return Readings(*joined, scans, transmitters, self.texts)
 
 
 # === Dicts ===

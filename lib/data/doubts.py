@@ -1,0 +1,166 @@
+"""What looks wrong in readings: values that are markers, columns that are no transmitters, names in several spellings,
+positions that cannot be.
+
+Each function gives sentences for the user; what is beyond doubt is refused.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from lib.data.forms import Readings
+from lib.data.names import canonical, listed
+
+# Shares of all readings that have one value; with fewer readings than that, nothing is said.
+DOMINANT_WARNED, DOMINANT_REFUSED, LEAST_READINGS = 0.25, 0.5, 100
+# The share, and the least number, of readings of exactly 0 dBm that are refused. UJIIndoorLoc has ZERO_SHARE.
+ZERO_REFUSED, LEAST_ZEROS = 0.01, 20
+SAMPLED = 100_000  # readings, to find the value that most have
+# A column in which every one of so many rows has one value is no transmitter; one that varies by less is doubted.
+LEAST_ROWS, LEAST_RANGE_DB = 20, 1.0
+# A position is far that lies so many extents, and metres more, outside of the quantiles of all: few rows, or else they
+# belong together.
+BULK, FAR_EXTENTS, FAR_METRES = (0.02, 0.98), 3.0, 100.0
+MOST_FAR, MOST_FAR_SHARE = 3, 0.005
+
+
+def marker_values(dbm: np.ndarray, measured: Sequence) -> list[str]:
+    """Which of (k,) levels look like markers of "not heard".
+
+    Args:
+        dbm: levels in dBm.
+        measured: values that are measurements all the same.
+
+    Raises:
+        ValueError: if they are many.
+    """
+    sentences = []
+    if not len(dbm):
+        return sentences
+    values, counts = np.unique(dbm[:: max(1, len(dbm) // SAMPLED)], return_counts=True)
+    value = float(values[np.argmax(counts)])
+    count = np.count_nonzero(dbm == value)
+    share = count / len(dbm)
+    are_enough = len(dbm) >= LEAST_READINGS or (share == 1 and len(dbm) >= LEAST_ROWS)
+    if value != 0 and value not in measured and are_enough and share >= DOMINANT_WARNED:
+        sentence = (
+            f"{count:,} of {len(dbm):,} values are {value:g}, as if that stood for “not heard”: --not-heard {value:g} "
+            f"declares that, --measured {value:g} that it is RSSI"
+        )
+        if share >= DOMINANT_REFUSED:
+            raise ValueError(sentence)
+        sentences.append(sentence)
+    zeros = np.count_nonzero(dbm == 0)
+    if zeros and 0 not in measured:
+        sentence = (
+            f"{zeros:,} of {len(dbm):,} values are exactly 0 dBm, which receivers write when they cannot measure: "
+            "--not-heard 0 declares that, --measured 0 that it is RSSI"
+        )
+        if zeros >= LEAST_ZEROS and zeros > ZERO_REFUSED * len(dbm):
+            raise ValueError(sentence)
+        sentences.append(sentence)
+    return sentences
+
+
+def other_columns(readings: Readings, measured: Sequence) -> tuple[Readings, list[str]]:
+    """Readings without columns that are no transmitters, since every row has one value in them, or no RSSI.
+
+    Raises:
+        ValueError: see `marker_values`.
+    """
+    n_scans, n_transmitters = len(readings.scans), len(readings.transmitters)
+    count = np.zeros(n_transmitters, dtype=np.int64)
+    impossible = np.zeros(n_transmitters, dtype=np.int64)
+    lowest, highest = np.full(n_transmitters, np.inf), np.full(n_transmitters, -np.inf)
+    possible = readings.possible
+    for block in readings.blocks():
+        transmitter = readings.transmitter[block]
+        count += np.bincount(transmitter, minlength=n_transmitters)
+        impossible += np.bincount(transmitter[~possible[block]], minlength=n_transmitters)
+        np.minimum.at(lowest, transmitter, readings.dbm[block])
+        np.maximum.at(highest, transmitter, readings.dbm[block])
+    in_every_row = (count == n_scans) & (n_scans >= LEAST_ROWS)
+    is_constant = in_every_row & (lowest == highest)
+    varying_dbm = readings.dbm
+    if is_constant.any() and not is_constant.all():
+        varying_dbm = readings.dbm[~is_constant[readings.transmitter]]
+    sentences = marker_values(varying_dbm, measured)
+
+    is_other = is_constant | (in_every_row & (2 * impossible > count))
+    is_steady = in_every_row & ~is_other & (highest - lowest < LEAST_RANGE_DB)
+    if is_steady.any():
+        steady = [readings.transmitters[number] for number in np.flatnonzero(is_steady)]
+        sentences.append(f"Every row hears these nearly alike, --ignore leaves them out: {listed(steady)}")
+    if not is_other.any():
+        return readings, sentences
+    descriptions = []
+    for number in np.flatnonzero(is_other):
+        values = f"{lowest[number]:g}"
+        if highest[number] > lowest[number]:
+            values += f" to {highest[number]:g}"
+        descriptions.append(f"{readings.transmitters[number]} ({values} in every row)")
+    sentences.append(f"Columns left out, as no transmitters: {listed(descriptions)}; --transmitters NAME keeps one")
+    return without(readings, is_other), sentences
+
+
+def without(readings: Readings, dropped: np.ndarray) -> Readings:
+    """Readings without some of the (t,) transmitters."""
+    kept = ~dropped[readings.transmitter]
+    new_number = np.cumsum(~dropped) - 1
+    numbers = np.flatnonzero(kept)
+    new_reading = dict(zip(numbers.tolist(), range(len(numbers)), strict=True)) if readings.texts else {}
+    return Readings(
+        readings.scan[kept],
+        new_number[readings.transmitter[kept]].astype(np.int32),
+        readings.dbm[kept],
+        readings.scans,
+        [name for name, is_dropped in zip(readings.transmitters, dropped, strict=True) if not is_dropped],
+        {new_reading[reading]: text for reading, text in readings.texts.items() if kept[reading]},
+        readings.scan_lines,
+        None if readings.lines is None else readings.lines[kept],
+    )
+
+
+def one_spelling(readings: Readings) -> tuple[Readings, list[str]]:
+    """Readings in which a MAC address that is spelt in several ways is one transmitter, unless a scan hears two."""
+    by_address = {}
+    for number, name in enumerate(readings.transmitters):
+        by_address.setdefault(canonical(name), []).append(number)
+    same = np.arange(len(readings.transmitters))
+    for numbers in by_address.values():
+        if len(numbers) > 1:
+            of_these = np.isin(readings.transmitter, numbers)
+            heard = np.column_stack([readings.scan[of_these], readings.transmitter[of_these]])
+            heard = np.unique(heard, axis=0)
+            if len(np.unique(heard[:, 0])) == len(heard):
+                same[numbers] = numbers[0]
+    is_further = same != np.arange(len(same))
+    if not is_further.any():
+        return readings, []
+    joined = dataclasses.replace(readings, transmitter=same[readings.transmitter].astype(np.int32))
+    sentence = f"{np.count_nonzero(is_further):,} names are other spellings of a MAC address, and taken for the same"
+    return without(joined, is_further), [sentence]
+
+
+def without_fix(position: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of (n, 2) coordinates are (0, 0) although the others are far from it."""
+    at_zero = (position == 0).all(axis=1)
+    others = position[~at_zero]
+    if not len(others) or not at_zero.any():
+        return np.zeros(len(position), dtype=bool)
+    low, high = np.quantile(others, BULK, axis=0)
+    extent = (high - low).max()
+    is_near = (low - extent <= 0).all() and (high + extent >= 0).all()
+    return at_zero & (not is_near)
+
+
+def far(position: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of (n, 2) metres lie so far outside of where most are that they cannot belong; few, or none."""
+    if len(position) < LEAST_ROWS:
+        return np.zeros(len(position), dtype=bool)
+    low, high = np.quantile(position, BULK, axis=0)
+    reach = FAR_EXTENTS * (high - low).max() + FAR_METRES
+    outside = ((position < low - reach) | (position > high + reach)).any(axis=1)
+    most = max(MOST_FAR, int(MOST_FAR_SHARE * len(position)))
+    return outside & (np.count_nonzero(outside) <= most)

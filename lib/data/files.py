@@ -1,0 +1,331 @@
+"""Tables and JSON as users have them: compressed or not, in the usual encodings, a header that one parser reads."""
+
+import bz2
+import codecs
+import csv
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, TextIO
+
+import pandas as pd
+
+from lib.data.forms import EMPTY
+from lib.data.names import listed
+
+CELLS_AT_ONCE, LEAST_ROWS = 2**21, 1000  # of a part of a table
+BLOCK = 2**20  # bytes
+BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+FALLBACK = "cp1252"  # what Windows writes
+COMPRESSIONS = {b"\x1f\x8b": ("gzip", gzip.open), b"\xfd7zXZ\x00": ("xz", lzma.open), b"BZh": ("bzip2", bz2.open)}
+ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+
+
+@dataclass(frozen=True)
+class File:
+    """What a file is.
+
+    Attributes:
+        path: where it is.
+        compression: `gzip`, `xz`, `bzip2` or `zip`; None if there is none.
+        encoding: Python's name of it; None for Parquet.
+        form: `CSV`, `JSON` or `Parquet`.
+        sha256: of the decompressed content.
+    """
+
+    path: Path
+    compression: str | None
+    encoding: str | None
+    form: str
+    sha256: str
+
+    def __str__(self) -> str:
+        parts = [self.form]
+        if self.compression:
+            parts.append(f"compressed by {self.compression}")
+        if self.encoding == "utf-16":
+            parts.append("UTF-16")
+        if self.encoding == FALLBACK:
+            parts.append("not UTF-8: read as Windows-1252")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a CSV.
+
+    Attributes:
+        names: of the columns, without spaces around them.
+        delimiter: between cells.
+        decimal: the decimal mark.
+        lines: how many lines stand before the first row.
+    """
+
+    names: list[str]
+    delimiter: str
+    decimal: str
+    lines: int
+
+
+def examined(path: Path | str) -> File:
+    """Tell what a file is, from its content.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        ValueError: if it is empty, or an archive of several files.
+    """
+    path = Path(path)
+    digest = hashlib.sha256()
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    is_utf8 = True
+    head = b""
+    with opened(path) as (stream, compression):
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            head = head or block
+            if is_utf8:
+                is_utf8 = _decodes(decoder, block)
+    if not head.strip():
+        raise ValueError(f"{path}: expected a table. Received: an empty file")
+    if head.startswith(PARQUET):
+        return File(path, compression, None, "Parquet", digest.hexdigest())
+    encoding = "utf-8" if is_utf8 else FALLBACK
+    for mark, marked in BYTE_ORDER_MARKS.items():
+        if head.startswith(mark):
+            encoding = marked
+    if encoding in ("utf-8", FALLBACK) and b"\0" in head[:1000]:
+        raise ValueError(f"{path}: expected text or Parquet. Received: a binary file that starts with {head[:8]!r}")
+    start = head.decode(encoding, errors="replace").lstrip()[:1]
+    form = "JSON" if start in ("{", "[") else "CSV"
+    return File(path, compression, encoding, form, digest.hexdigest())
+
+
+def _decodes(decoder: codecs.IncrementalDecoder, block: bytes) -> bool:
+    try:
+        decoder.decode(block)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, str | None]]:
+    """The decompressed content of a file, and what it is compressed by.
+
+    Raises:
+        ValueError: if it is an archive that does not hold just one file, or damaged.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        file.seek(0)
+        try:
+            if start.startswith(ZIP):
+                with zipfile.ZipFile(file) as archive, archive.open(_only_member(path, archive)) as stream:
+                    yield stream, "zip"
+                return
+            for magic, (name, opener) in COMPRESSIONS.items():
+                if start.startswith(magic):
+                    with opener(file) as stream:
+                        yield stream, name
+                    return
+            yield file, None
+        except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile) as problem:
+            raise ValueError(f"{path}: the compressed file is damaged or cut off: {problem}") from problem
+
+
+def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
+    members = [member.filename for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise ValueError(f"{path}: expected an archive of one file. Received: {listed(members, 5) or 'none'}")
+    return members[0]
+
+
+@contextmanager
+def opened_text(file: File) -> Iterator[TextIO]:
+    """The text of a file."""
+    with opened(file.path) as (stream, _):
+        yield io.TextIOWrapper(stream, encoding=file.encoding, newline="")
+
+
+# === Tables ===
+
+
+def header_of(file: File) -> Header:
+    """The header of a CSV; one that a `#` begins is one, too.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    with opened_text(file) as text:
+        comments = []
+        line = text.readline()
+        while line.startswith("#") or (line and not line.strip()):
+            comments.append(line)
+            line = text.readline()
+        first, before = line, len(comments)
+        following = text.readline()
+        text_after = chain([first, following], text)
+        delimiter = _delimiter(comments[-1] if comments else first)
+        if comments and len(next(csv.reader([comments[-1]], delimiter=delimiter), [])) > 1:
+            as_row = next(csv.reader([first], delimiter=delimiter), [])
+            names = next(csv.reader([comments[-1].lstrip("# ")], delimiter=delimiter))
+            if len(names) == len(as_row):
+                return _header(file, names, delimiter, [as_row], before)
+        delimiter = _delimiter(first)
+        reader = csv.reader(text_after, delimiter=delimiter)
+        try:
+            names = next(reader, [])
+            lines = before + reader.line_num
+            row = next(reader, [])
+        except csv.Error as problem:
+            raise ValueError(f"{file.path}: expected a CSV with a header. Received: {problem}") from problem
+    return _header(file, names, delimiter, [row], lines)
+
+
+def _header(file: File, names: Sequence[str], delimiter: str, rows: Sequence[Sequence[str]], lines: int) -> Header:
+    names = [name.strip() for name in names]
+    if not any(names):
+        raise ValueError(f"{file.path}: expected a CSV with a header. Received: a first line without names")
+    decimal = "."
+    if delimiter != "," and any(DECIMAL_COMMA.fullmatch(cell.strip()) for row in rows for cell in row):
+        decimal = ","
+    return Header(names, delimiter, decimal, lines)
+
+
+def _delimiter(line: str) -> str:
+    """What separates the names of a header."""
+    counts = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in DELIMITERS}
+    return max(counts, key=counts.get)
+
+
+def parts_of_csv(file: File, header: Header, text: Sequence[int]) -> Iterator[pd.DataFrame]:
+    """The rows of a CSV part by part; columns are numbered.
+
+    Args:
+        file: that is read.
+        header: its own.
+        text: numbers of the columns whose cells stay text. In others, empty cells and the like are NaN, and what is no
+            number is text.
+
+    Raises:
+        ValueError: if a row has more cells than the header.
+    """
+    width = len(header.names)
+    numeric = [number for number in range(width) if number not in text]
+    empty = sorted(
+        {spelling for token in EMPTY for spelling in (token, token.upper(), token.title(), token.capitalize())}
+    )
+    settings = {
+        "header": None,
+        "names": range(width + 1),  # one more, so that a comma at the end of a row is no error
+        "skiprows": header.lines,
+        "sep": header.delimiter,
+        "decimal": header.decimal,
+        "skipinitialspace": True,
+        "index_col": False,
+        "dtype": {number: str for number in text},
+        "keep_default_na": False,
+        "na_values": {number: [*empty, "NaN"] for number in [*numeric, width]},
+        "chunksize": max(LEAST_ROWS, CELLS_AT_ONCE // width),
+        "low_memory": False,
+    }
+    with opened(file.path) as (stream, _), warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            with pd.read_csv(stream, encoding=file.encoding, **settings) as reader:
+                for part in reader:
+                    _require_width(part, header)
+                    yield part.drop(columns=width)
+        except pd.errors.EmptyDataError:
+            return
+        except (pd.errors.ParserError, pd.errors.ParserWarning) as problem:
+            raise ValueError(
+                f"{file.path}: expected {width} cells in every row, as in the header. {problem}"
+            ) from problem
+
+
+def _require_width(part: pd.DataFrame, header: Header) -> None:
+    width = len(header.names)
+    beyond = part[width].notna()
+    if beyond.any():
+        row = int(beyond.to_numpy().argmax())
+        line = header.lines + 1 + int(part.index[row])
+        raise ValueError(
+            f"line {line}: expected {width} cells, as in the header. Received: more, {part[width].iloc[row]!r}"
+        )
+
+
+def parquet(file: File) -> tuple[list[str], pd.DataFrame]:
+    """The names of the columns of a Parquet file, and its table, whose columns are numbered.
+
+    Raises:
+        ValueError: if it cannot be read.
+    """
+    try:
+        with opened(file.path) as (stream, _):
+            table = pd.read_parquet(io.BytesIO(stream.read()))
+    except (OSError, ValueError) as problem:
+        raise ValueError(f"{file.path}: expected a Parquet file. Received: {problem}") from problem
+    if table.index.name is not None:
+        table = table.reset_index()
+    names = [str(name).strip() for name in table.columns]
+    table.columns = range(len(names))
+    return names, table.reset_index(drop=True)
+
+
+# === JSON ===
+
+
+def json_items(file: File) -> Iterator[object]:
+    """The elements of a list, or the objects of a file with one on each line, in their order.
+
+    Raises:
+        ValueError: if it is no JSON, with the line.
+    """
+    with opened_text(file) as text:
+        first = text.readline()
+        while first and not first.strip():
+            first = text.readline()
+        if first.lstrip().startswith("["):
+            yield from _whole(file, first + text.read())
+            return
+        try:
+            json.loads(first)
+        except json.JSONDecodeError:
+            yield from _whole(file, first + text.read())
+            return
+        for number, line in enumerate(chain([first], text), start=1):
+            if line.strip():
+                yield _parsed(file, line, number)
+
+
+def _whole(file: File, text: str) -> list:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"{file.path}: expected JSON. Received: {problem}") from problem
+    if isinstance(content, dict):
+        lists = [
+            value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
+        ]
+        return lists[0] if len(lists) == 1 and len(content) == 1 else [content]
+    return content
+
+
+def _parsed(file: File, line: str, number: int):
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError as problem:
+        raise ValueError(f"{file.path}: line {number}: expected a JSON object. Received: {problem}") from problem

@@ -1,0 +1,302 @@
+"""Tables and JSON of users → readings, and what each scan says of itself: wide, long, in pairs, part by part."""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lib.data import files, forms
+from lib.data.forms import Builder, Readings, Rules
+from lib.data.names import OF_SCAN, Columns, listed
+
+PAIRED = re.compile(r"(.*?)[ _\-.]?(\d+)")  # mac1, rssi1, mac2, rssi2
+
+
+@dataclass(eq=False)
+class Contents:
+    """What a file has.
+
+    Attributes:
+        file: what it is.
+        readings: of n scans.
+        about: by role, n values as they came.
+        called: by role, the name of its column.
+        notes: what is to be said of it, a sentence each.
+        conflict: what is wrong where a scan has two positions.
+    """
+
+    file: files.File
+    readings: Readings
+    about: dict[str, pd.Series]
+    called: dict[str, str]
+    notes: list[str] = field(default_factory=list)
+    conflict: str | None = None
+
+    def where(self, scan: int) -> str:
+        """A scan's place, for messages."""
+        if self.readings.scan_lines is None:
+            return f"scan {self.readings.scans[scan]}"
+        return f"line {self.readings.scan_lines[scan]}"
+
+    def places(self, rows: np.ndarray) -> str:
+        """The places of some scans, for messages."""
+        shown = [self.where(int(row)) for row in rows[:6]]
+        return listed(shown) + ", …" * (len(rows) > 6)
+
+
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Put the file's name before what is wrong with its content."""
+    try:
+        yield
+    except ValueError as problem:
+        if str(problem).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {problem}") from problem
+
+
+def contents_of(path: Path | str, columns: Columns, rules: Rules) -> Contents:
+    """What a file has.
+
+    Args:
+        path: the file.
+        columns: what its columns are.
+        rules: how its values are read.
+
+    Raises:
+        ValueError: if it cannot be read.
+        FileNotFoundError: if it is not there.
+    """
+    file = files.examined(path)
+    with naming(path):
+        if file.form == "JSON":
+            return _of_json(file, columns, rules)
+        if file.form == "Parquet":
+            names, table = files.parquet(file)
+            collector = _collector(names, columns, rules, None)
+            collector.add(table)
+        else:
+            header = files.header_of(file)
+            collector = _collector(header.names, columns, rules, header.lines + 1)
+            for part in files.parts_of_csv(file, header, collector.text):
+                collector.add(part)
+        if not collector.n_rows:
+            raise ValueError(f"expected at least one row. Received: a header alone, {listed(collector.names)}")
+        return collector.contents(file)
+
+
+def _of_json(file: files.File, columns: Columns, rules: Rules) -> Contents:
+    readings, described = forms.of_dicts(files.json_items(file), columns, rules)
+    if not described:
+        raise ValueError("expected at least one scan. Received: none")
+    table = pd.DataFrame(described)
+    about = {role: table[role] for role in table.columns}
+    called = {role: role for role in about}
+    return Contents(file, readings, about, called)
+
+
+def _collector(names: Sequence[str], columns: Columns, rules: Rules, first_line: int | None) -> "Collector":
+    """What takes a table with such columns."""
+    roles = columns.roles(names)
+    forms.require_once(names, roles, columns)
+    if pairs := _pairs(names, roles, columns):
+        return Paired(names, roles, rules, first_line, pairs)
+    if forms.is_long(roles):
+        return Long(names, roles, rules, first_line)
+    return Wide(names, roles, rules, first_line, columns)
+
+
+def _pairs(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> list[tuple[int, int]]:
+    """The numbers of columns that are called like mac1, rssi1, mac2, rssi2 and so on."""
+    found = {"transmitter": {}, "rssi": {}}
+    for number, name in enumerate(names):
+        parts = PAIRED.fullmatch(name)
+        if parts is None or number in roles.values() or name in columns.known.numbers:
+            continue
+        for role in columns.roles([parts[1]]):
+            found.setdefault(role, {})[parts[2]] = number
+    return [(number, found["rssi"][count]) for count, number in found["transmitter"].items() if count in found["rssi"]]
+
+
+class Collector:
+    """Takes a table part by part.
+
+    Attributes:
+        names: of the columns.
+        text: numbers of the columns that stay text.
+        n_rows: how many rows came.
+        notes: what is to be said.
+        conflict: what is wrong where a scan has two positions.
+    """
+
+    def __init__(self, names: Sequence[str], roles: Mapping[str, int], rules: Rules, first_line: int | None):
+        self.names = names
+        self.roles = {role: number for role, number in roles.items() if role in OF_SCAN}
+        self.rules = rules
+        self.first_line = first_line
+        self.transmitters = {}
+        self.builder = Builder(self.rules)
+        self.text = [number for role, number in self.roles.items() if role in ("scan", "time", "device")]
+        self.about = {role: [] for role in self.roles}
+        self.n_rows = 0
+        self.notes = []
+        self.conflict = None
+
+    def where(self, row: int) -> str:
+        """The place of a row of the part that comes, for messages."""
+        if self.first_line is None:
+            return f"row {self.n_rows + row}"
+        return f"line {self.first_line + self.n_rows + row}"
+
+    def keep_about(self, rows: pd.DataFrame) -> None:
+        """Keep what rows say of their scans."""
+        for role, number in self.roles.items():
+            self.about[role].append(rows[number])
+
+    def heard(self, part: pd.DataFrame, transmitter: int, rssi: int) -> tuple[np.ndarray, np.ndarray, pd.Series]:
+        """Which rows of a part hear something, at how many dBm, and its name, by the numbers of the two columns.
+
+        Raises:
+            ValueError: if one hears something that has no name.
+        """
+        dbm = forms.levels(part[rssi], self.rules)
+        names = part[transmitter].fillna("").astype(str).str.strip()
+        is_named = (names != "").to_numpy()
+        nameless = ~is_named & ~np.isnan(dbm)
+        if nameless.any():
+            where = self.where(int(np.argmax(nameless)))
+            raise ValueError(f"{where}: expected a name in the column {self.names[transmitter]}, found none")
+        rows = np.flatnonzero(is_named & ~np.isnan(dbm))
+        return rows, dbm[rows], names.iloc[rows]
+
+    def transmitter_names(self) -> list[str]:
+        """Of the transmitters, by number."""
+        return list(self.transmitters)
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """(n,) in which row each scan begins, and (k,) in which each reading stands, None if in that of its scan."""
+        return np.arange(self.n_rows), None
+
+    def contents(self, file: files.File) -> Contents:
+        """All that came, once all parts have."""
+        about = {role: pd.concat(values, ignore_index=True) for role, values in self.about.items()}
+        scan_rows, reading_rows = self.rows()
+        scans = list(about["scan"].fillna("")) if "scan" in about else range(len(scan_rows))
+        readings = self.builder.readings(scans, self.transmitter_names())
+        if self.first_line is not None:
+            lines = None if reading_rows is None else self.first_line + reading_rows
+            readings = dataclasses.replace(readings, scan_lines=self.first_line + scan_rows, lines=lines)
+        called = {role: self.names[number] for role, number in self.roles.items()}
+        return Contents(file, readings, about, called, self.notes, self.conflict)
+
+
+class Wide(Collector):
+    """A scan a row, a column for each transmitter."""
+
+    def __init__(self, names, roles, rules, first_line, columns: Columns):
+        super().__init__(names, roles, rules, first_line)
+        self.chosen = forms.transmitter_columns(names, roles, columns)
+        forms.require_known(self.transmitter_names(), names, columns.known)
+        if not self.chosen:
+            raise ValueError(f"expected a column for each transmitter. Received: {listed(names)}")
+        taken = {*self.chosen, *roles.values()}
+        left_out = [name or "one without a name" for number, name in enumerate(names) if number not in taken]
+        if left_out:
+            self.notes.append(f"Columns left out, as no transmitters: {listed(left_out)}")
+
+    def add(self, part: pd.DataFrame) -> None:
+        self.builder.add_frame(part, self.chosen, self.n_rows)
+        self.keep_about(part)
+        self.n_rows += len(part)
+
+    def transmitter_names(self) -> list[str]:
+        return [self.names[number] for number in self.chosen]
+
+
+class Paired(Collector):
+    """A scan a row, with columns for the name and the RSSI of its first transmitter, its second and so on."""
+
+    def __init__(self, names, roles, rules, first_line, pairs: Sequence[tuple[int, int]]):
+        super().__init__(names, roles, rules, first_line)
+        self.pairs = pairs
+        self.text += [number for number, _ in pairs]
+
+    def add(self, part: pd.DataFrame) -> None:
+        for transmitter, rssi in self.pairs:
+            rows, dbm, names = self.heard(part, transmitter, rssi)
+            numbers = numbered(names, self.transmitters)
+            self.builder.add(self.n_rows + rows, numbers, dbm, part[rssi].to_numpy()[rows])
+        self.keep_about(part)
+        self.n_rows += len(part)
+
+
+class Long(Collector):
+    """A reading a row; what is the same for a scan stands in each of its rows."""
+
+    def __init__(self, names, roles, rules, first_line):
+        super().__init__(names, roles, rules, first_line)
+        self.transmitter, self.rssi = roles["transmitter"], roles["rssi"]
+        self.text.append(self.transmitter)
+        self.scan_by = ["scan"] if "scan" in roles else []
+        if not self.scan_by and "time" in roles:
+            self.scan_by = list(self.roles)
+            told_apart = listed(names[number] for number in self.roles.values())
+            self.notes.append(f"A scan is the rows with the same {told_apart}")
+        if not self.scan_by:
+            raise ValueError(f"expected a column that tells the scans apart (scan or time). Received: {listed(names)}")
+        self.scans = {}
+        self.scan_rows, self.reading_rows = [], []
+
+    def add(self, part: pd.DataFrame) -> None:
+        n_before = len(self.scans)
+        scan = numbered(self._scan_names(part), self.scans)
+        _, first = np.unique(scan, return_index=True)
+        new_rows = np.sort(first[scan[first] >= n_before])
+        self.keep_about(part.iloc[new_rows])
+        self.scan_rows.append(self.n_rows + new_rows)
+        self._compare(part, scan)
+        rows, dbm, names = self.heard(part, self.transmitter, self.rssi)
+        numbers = numbered(names, self.transmitters)
+        self.builder.add(scan[rows], numbers, dbm, part[self.rssi].to_numpy()[rows])
+        self.reading_rows.append(self.n_rows + rows)
+        self.n_rows += len(part)
+
+    def _scan_names(self, part: pd.DataFrame) -> pd.Series:
+        names = part[self.roles[self.scan_by[0]]].fillna("").astype(str)
+        nameless = (names == "").to_numpy()
+        if nameless.any():
+            where = self.where(int(np.argmax(nameless)))
+            column = self.names[self.roles[self.scan_by[0]]]
+            raise ValueError(f"{where}: expected a name in the column {column}, found none")
+        for role in self.scan_by[1:]:
+            names = names + "\n" + part[self.roles[role]].astype(str)
+        return names
+
+    def _compare(self, part: pd.DataFrame, scan: np.ndarray) -> None:
+        """Note the first row whose scan was somewhere else before."""
+        for role in ("x", "y", "latitude", "longitude", "floor", "building"):
+            if role not in self.roles or self.conflict:
+                continue
+            column = part[self.roles[role]]
+            before = pd.concat(self.about[role]).to_numpy()[scan]
+            differs = (column.to_numpy() != before) & column.notna().to_numpy()
+            if differs.any():
+                row = int(np.argmax(differs))
+                self.conflict = (
+                    f"{self.where(row)}: expected each scan at one place. Received: "
+                    f"{self.names[self.roles[role]]} {column.iloc[row]}, and {before[row]} before, of one scan. A "
+                    "column that tells the scans apart is named by --columns scan=…"
+                )
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray | None]:
+        return np.concatenate(self.scan_rows), np.concatenate(self.reading_rows)
+
+
+def numbered(names: pd.Series, numbers: dict[str, int]) -> np.ndarray:
+    """(n,) the number of each name; a name that has none yet gets the next one."""
+    return np.array([numbers.setdefault(name, len(numbers)) for name in names], dtype=np.int64)
