@@ -163,8 +163,9 @@ def as_matrix(readings: Readings, known: Spellings, rules: Rules) -> NamedScans:
     n_scans = len(readings.scans)
     column_of = np.array([known.number(name) for name in readings.transmitters], dtype=np.int64)
     refuse_impossible(readings, column_of >= 0)
-    is_other = column_of[readings.transmitter] < 0
-    unknown = np.bincount(readings.scan[is_other & readings.possible], minlength=n_scans)
+    is_other = (column_of[readings.transmitter] < 0) & readings.possible
+    pairs = readings.scan[is_other].astype(np.int64) * len(column_of) + readings.transmitter[is_other]
+    unknown = np.bincount(np.unique(pairs) // max(1, len(column_of)), minlength=n_scans)
     rssi = np.full((n_scans, len(known)), np.nan, dtype=np.float32)
     repeated = fill(rssi, readings, column_of, rules)
     return NamedScans(rssi, unknown, readings.scans, repeated)
@@ -385,7 +386,7 @@ def transmitter_columns(names: Sequence[str], roles: Mapping[str, int], columns:
 
 def require_known(chosen: Sequence[str], names: Sequence[str], known: Spellings) -> None:
     """Raise ValueError if transmitters are known, but none of those that a table has."""
-    if len(known) and not any(known.number(name) >= 0 for name in chosen):
+    if names and len(known) and not any(known.number(name) >= 0 for name in chosen):
         raise ValueError(
             f"expected columns of known transmitters ({listed(known.numbers, 3)}), or columns for scan, transmitter "
             f"and rssi. Received: {listed(names)}"

@@ -1,0 +1,297 @@
+"""Scans as programs have them: the same scan is the same in every form, and what is none is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.data import forms
+from lib.data.forms import Rules
+from lib.data.names import Spellings, canonical
+
+KNOWN = ("a", "b", "c", "scan", "x")  # also names that columns of tables have
+LONG = ("scan", "transmitter", "rssi")
+NAMES = st.sampled_from(("a", "b", "c", "d", "unheard of", "7"))
+LEVELS = st.one_of(st.integers(-160, 0), st.floats(-160, 0, width=32), st.just(np.nan), st.none())
+SCANS = st.lists(st.dictionaries(NAMES, LEVELS, max_size=6), max_size=8)
+IMPOSSIBLE = st.one_of(
+    st.integers(1),
+    st.integers(max_value=-161),
+    st.floats(min_value=0, exclude_min=True),
+    st.floats(max_value=-161),
+    st.sampled_from(("weak", "5", "-161", "?", "- 50")),
+    st.booleans(),
+    st.just(1j),
+    st.datetimes(),
+    st.lists(st.integers(), max_size=2),
+    st.binary(),
+)
+
+
+def matrix(scans, transmitters, **rules):
+    return forms.matrix(scans, Spellings(transmitters), Rules(**rules))
+
+
+def as_wide(dicts, order=None, dtype=None):
+    names = order or sorted({name for scan in dicts for name in scan})
+    rows = [{name: scan.get(name) for name in names} for scan in dicts]
+    return pd.DataFrame(rows, columns=names, dtype=dtype)
+
+
+def as_long(dicts, dtype=None):
+    rows = []
+    for number, scan in enumerate(dicts):
+        rows += [(number, name, level) for name, level in scan.items()] or [(number, None, None)]
+    return pd.DataFrame(rows, columns=list(LONG), dtype=dtype)
+
+
+def equal(scans, expected):
+    np.testing.assert_array_equal(scans.rssi, expected.rssi)
+    np.testing.assert_array_equal(scans.unknown, expected.unknown)
+    assert list(scans.names) == list(expected.names)
+    assert scans.rssi.dtype == np.float32
+
+
+# === The same in every form ===
+
+
+@given(SCANS, st.permutations(("a", "b", "c", "d", "unheard of", "7")))
+def test_a_scan_is_the_same_in_every_form_and_order(dicts, order):
+    expected = matrix(dicts, KNOWN)
+    assert expected.rssi.shape == (len(dicts), len(KNOWN))
+    for table in (as_wide(dicts, list(order)), as_wide(dicts, ["b", "d", "a", "c", "7", "unheard of"], object)):
+        equal(matrix(table, KNOWN), expected)
+        equal(matrix({name: list(column) for name, column in table.items()}, KNOWN), expected)
+    equal(matrix(as_long(dicts), KNOWN), expected)
+    equal(matrix(tuple(dict(reversed(scan.items())) for scan in dicts), KNOWN), expected)
+
+
+@given(SCANS, st.sampled_from((100, -200, -110, "", "none")))
+def test_a_declared_marker_is_not_heard(dicts, marker):
+    absent = [{name: None if level == marker else level for name, level in scan.items()} for scan in dicts]
+    marked = [{name: marker if level is None else level for name, level in scan.items()} for scan in absent]
+    expected = matrix(absent, KNOWN)
+    for form in (marked, as_long(marked), as_wide(marked, ["a", "b", "c", "d", "7", "unheard of"])):
+        equal(matrix(form, KNOWN, not_heard=(marker,)), expected)
+
+
+def test_values_and_counts_of_a_small_example():
+    scans = matrix([{"b": -60, "d": -70.5, "a": np.nan}, {}, {"c": np.float32(-3), "e": None}], ("a", "b", "c"))
+    np.testing.assert_array_equal(scans.rssi, [[np.nan, -60, np.nan], [np.nan] * 3, [np.nan, np.nan, -3]])
+    assert scans.unknown.tolist() == [1, 0, 0]
+
+
+def test_a_column_scan_names_the_scans_and_places_are_no_transmitters():
+    table = pd.DataFrame(
+        {"scan": ["one", "two"], "x": [-3.0, -4.0], "floor": [0, -1], "a": [-50, -60], "z": [-1, None]}
+    )
+    scans = matrix(table, ("a",))
+    assert list(scans.names) == ["one", "two"] and scans.unknown.tolist() == [1, 0]
+
+
+def test_what_an_unknown_transmitter_holds_does_not_matter():
+    scans = matrix([{"a": -50, "note": "kitchen", "z": 100}], ("a",))
+    assert scans.unknown.tolist() == [0] and scans.rssi.tolist() == [[-50]]
+
+
+def test_long_table_keeps_the_order_in_which_scans_come():
+    table = pd.DataFrame({"scan": [9, 2, 9], "transmitter": ["a", "a", "b"], "rssi": [-1, -2, -3]})
+    scans = matrix(table, ("a", "b"))
+    assert list(scans.names) == [9, 2]
+    np.testing.assert_array_equal(scans.rssi, [[-1, -3], [-2, np.nan]])
+
+
+# === What is refused ===
+
+
+@given(SCANS.filter(bool), IMPOSSIBLE, st.data())
+def test_an_impossible_value_is_refused_in_every_form(dicts, value, data):
+    if isinstance(value, float) and np.isnan(value):
+        return
+    number = data.draw(st.integers(0, len(dicts) - 1))
+    spoilt = [dict(scan) for scan in dicts]
+    spoilt[number]["b"] = value
+    for form in (spoilt, as_long(spoilt, object), as_wide(spoilt, dtype=object)):
+        with pytest.raises(ValueError, match=rf"scan {number}[,:].*expected R.*Received"):
+            matrix(form, KNOWN)
+
+
+@given(
+    st.recursive(
+        st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.just("a"), st.dates()),
+        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.sampled_from([*KNOWN, *LONG, 3]), inner)),
+    )
+)
+def test_anything_is_refused_or_in_range(thing):
+    forms = [thing]
+    if isinstance(thing, list) and all(isinstance(row, dict) for row in thing):
+        forms.append(pd.DataFrame(thing))
+    for form in forms:
+        try:
+            rssi = matrix(form, KNOWN).rssi
+        except ValueError as problem:
+            assert str(problem)
+        else:
+            assert isinstance(form, list | pd.DataFrame)
+            assert (np.isnan(rssi) | ((rssi >= -160) & (rssi <= 0))).all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 5, "a", {"a": -60}, np.zeros((2, 3)), {-60}, iter(())], ids=lambda value: type(value).__name__
+)
+def test_other_shapes_are_refused(wrong):
+    with pytest.raises(ValueError, match=f"a list of dicts. Received: {type(wrong).__name__}"):
+        matrix(wrong, KNOWN)
+
+
+@pytest.mark.parametrize("wrong", [[-60, -70], None, "a", {"a", "b"}])
+def test_a_list_of_something_else_is_refused_by_its_number(wrong):
+    with pytest.raises(
+        ValueError, match=f"scan 1: expected a dict of RSSI by transmitter. Received: {type(wrong).__name__}"
+    ):
+        matrix([{}, wrong], KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ((3, "a", -50), "scan 3, transmitter a: its scan heard it already"),
+        ((None, "a", -50), "row 2: expected a name in the column of the scan"),
+        ((4, None, -50), "row 2: expected a name in the column of the transmitter"),
+        ((4, "", -50), "row 2: expected a name in the column of the transmitter"),
+        (([4], "a", -50), r"expected a number or text as a name. Received: \[4\]"),
+        ((4, "a", "-5O"), "scan 4, transmitter a: expected RSSI .* Received: '-5O'"),
+    ],
+)
+def test_a_wrong_row_of_a_long_table_is_named(row, message):
+    table = pd.DataFrame([(3, "a", -60), (3, "z", -61), row], columns=list(LONG), dtype=object)
+    with pytest.raises(ValueError, match=message):
+        matrix(table, ("a", "b"), duplicates="error")
+
+
+def test_names_that_occur_twice_are_refused():
+    for twice in (
+        lambda: matrix(pd.DataFrame([[-1, -2]], columns=["a", "a"]), KNOWN),
+        lambda: matrix(pd.DataFrame([[1, "a", -2, -3]], columns=[*LONG, "rssi"]), KNOWN),
+    ):
+        with pytest.raises(ValueError, match="twice: "):
+            twice()
+
+
+def test_a_table_of_which_no_column_is_known_is_refused():
+    with pytest.raises(ValueError, match=r"expected columns of known transmitters \(a, b\).*Received: e, f"):
+        matrix(pd.DataFrame({"e": [-50], "f": [-60]}), ("a", "b"))
+
+
+# === Names ===
+
+ADDRESSES = st.lists(st.integers(0, 2**48 - 1), min_size=1, max_size=6, unique=True)
+SPELLINGS = st.tuples(st.sampled_from((":", "-", "", ".")), st.booleans())
+
+
+def spelt(address, spelling):
+    separator, in_capitals = spelling
+    digits = f"{address:012X}" if in_capitals else f"{address:012x}"
+    return separator.join(digits[start : start + 2] for start in range(0, 12, 2))
+
+
+@given(ADDRESSES, SPELLINGS, SPELLINGS)
+def test_a_mac_address_is_the_same_however_it_is_spelt(addresses, surveyed, scanned):
+    known = [spelt(address, surveyed) for address in addresses]
+    scan = {spelt(address, scanned): -40 - number for number, address in enumerate(addresses)}
+    expected = [[-40 - number for number in range(len(addresses))]]
+    for form in ([scan], as_wide([scan]), as_long([scan])):
+        assert matrix(form, known).rssi.tolist() == expected
+
+
+def test_addresses_that_differ_by_spelling_alone_are_taken_as_written():
+    known = ("02:AB:00:00:00:01", "02:ab:00:00:00:01")
+    scans = matrix([{known[1]: -50}, {"02ab00000001": -60}], known)
+    np.testing.assert_array_equal(scans.rssi, [[np.nan, -50], [np.nan, np.nan]])
+    assert scans.unknown.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", ["WAP001", "AP 1", "12345678901234567890", "ab:cd", "Café", ""])
+def test_other_names_stay_as_they_are_written(name):
+    assert canonical(name) == name
+    assert matrix([{name.lower() + "x": -50}], (name,)).unknown.tolist() == [1]
+
+
+# === Several readings of one transmitter ===
+
+
+@pytest.mark.parametrize(("duplicates", "level"), [("strongest", -50), ("mean", -55)])
+def test_what_counts_where_a_scan_hears_a_transmitter_twice(duplicates, level):
+    table = pd.DataFrame({"scan": [1, 1, 1], "bssid": ["a", "a", "b"], "rss": [-60, -50, -70]})
+    listed = [{"wifi": [["a", -60], ["a", -50], ["b", -70]]}]
+    for form in (table, listed):
+        scans = matrix(form, ("a", "b"), duplicates=duplicates)
+        assert scans.rssi.tolist() == [[level, -70]] and scans.repeated == 1
+
+
+# === Dicts of programs and servers ===
+
+CHIRPSTACK = {
+    "deduplicationId": "3ac7e3c4",
+    "time": "2024-05-01T10:00:00+00:00",
+    "deviceInfo": {"devEui": "0101010101010101"},
+    "object": {"gps": {"lat": 51.2, "lng": 4.4}},
+    "rxInfo": [
+        {"gatewayId": "0016C001F153A14C", "rssi": -57, "snr": 10.5, "location": {"latitude": 1.0, "longitude": 2.0}},
+        {"gatewayId": "0016c001ff10a235", "rssi": -101, "snr": -3.0},
+    ],
+}
+THINGS_STACK = {
+    "end_device_ids": {"device_id": "tracker"},
+    "received_at": "2024-05-01T10:00:00Z",
+    "uplink_message": {
+        "decoded_payload": {"latitude": 51.2, "longitude": 4.4},
+        "rx_metadata": [
+            {"gateway_ids": {"gateway_id": "roof", "eui": "0016C001F153A14C"}, "rssi": -57, "snr": 10.5},
+            {"gateway_ids": {"gateway_id": "yard"}, "rssi": -101},
+            {
+                "gateway_ids": {"gateway_id": "packetbroker"},
+                "packet_broker": {"forwarder_gateway_id": "theirs"},
+                "rssi": -110,
+            },
+        ],
+    },
+}
+
+
+def test_uplinks_of_chirpstack_are_scans():
+    scans = matrix([CHIRPSTACK], ("0016c001f153a14c", "0016c001ff10a235"))
+    assert scans.rssi.tolist() == [[-57, -101]] and list(scans.names) == ["3ac7e3c4"]
+
+
+@pytest.mark.parametrize("uplink", [THINGS_STACK, {"result": THINGS_STACK}], ids=["webhook", "storage"])
+@pytest.mark.parametrize("roof", ["roof", "0016c001f153a14c"])
+def test_uplinks_of_the_things_stack_are_scans(uplink, roof):
+    scans = matrix([uplink], (roof, "yard", "theirs"))
+    assert scans.rssi.tolist() == [[-57, -101, -110]]
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        {"a": -50, "b": -60, "x": 3.5, "floor": 1, "snr": -7},
+        {"scan": "s", "rssi": {"a": -50, "b": -60}, "position": {"x": 3.5, "y": 1}},
+        {"wifi": [{"bssid": "a", "level": -50, "ssid": "home"}, {"bssid": "b", "level": "-60"}]},
+        {"readings": [["a", -50], ["b", -60]], "time": 5},
+    ],
+)
+def test_a_dict_may_hold_its_readings_in_several_ways(scan):
+    scans = matrix([scan], ("a", "b"))
+    assert scans.rssi.tolist() == [[-50, -60]] and scans.unknown.tolist() == [0]
+
+
+def test_dicts_of_one_reading_each_are_joined_by_scan():
+    rows = [
+        {"scan": 1, "mac": "a", "rssi": -50},
+        {"scan": 2, "mac": "a", "rssi": -70},
+        {"scan": 1, "mac": "b", "rssi": -60},
+    ]
+    scans = matrix(rows, ("a", "b"))
+    np.testing.assert_array_equal(scans.rssi, [[-50, -60], [-70, np.nan]])
+    assert list(scans.names) == [1, 2]
