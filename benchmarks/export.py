@@ -1,6 +1,8 @@
-"""How large exported localizers are, how well they agree with Keras, and how fast they locate a single scan.
+"""How large exported localizers are, how well they agree with Keras, and how fast they locate one scan and many.
 
-`make bench` runs it. All implementations run in this process with one thread and take turns, on the same scans.
+`make bench` runs it. All implementations run in this process with one thread and take turns, on the same scans. Most
+are the network alone, from an array to arrays; `Localizer.locate` and `Runtime.locate` are all that a user waits for,
+from a dict of dBm by name to the table, with another network of the same size.
 Agreement does not need a network that is trained to the end, but one whose probabilities are those of real scans: a few
 epochs are enough. PROFILE and DATA mean what they mean in `make all`.
 """
@@ -20,27 +22,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 from lib import paths
 from lib.data import datasets, protocols
-from lib.data.fingerprints import Scans, in_common
+from lib.data.fingerprints import FingerprintSet, in_common
 from lib.models.neighbours import NearestFingerprints
 from lib.models.unified import Unified
 from lib.report import results
-from lib.use import export
+from lib.use import convert
+from lib.use.localizer import Localizer
+from lib.use.runtime import Runtime
 
 COLUMNS = (
     *("implementation", "version", "n_inputs", "n_places", "file_mb"),
-    *("indoors_m", "outdoors_m", "other_place", "n_scans", "median_us"),
+    *("indoors_m", "outdoors_m", "other_place", "n_scans", "median_us", "batch_us"),
 )
 PROTOCOLS = ("official", "random")  # indoors and outdoors
 EPOCHS, SEED, NEIGHBOURS = 3, 0, 7
 SCANS_TIMED = 100
 BATCH = 1024
+BATCH_TIMED = 1000  # scans
 KNN = "kNN, Sørensen"
+LOCALIZER, RUNTIME = "Localizer.locate", "Runtime.locate"
 FILES = {"ONNX Runtime": "localizer.onnx", "LiteRT": "localizer.tflite"}
 PACKAGES = {
     "Keras": "keras",
     "tf.function": "tensorflow",
     "ONNX Runtime": "onnxruntime",
     "LiteRT": "ai-edge-litert",
+    LOCALIZER: "tensorflow",
+    RUNTIME: "onnxruntime",
     KNN: "numpy",
 }
 
@@ -61,6 +69,15 @@ def by_keras(model) -> dict[str, Locate]:
         "Keras": lambda rssi: arrays(model(rssi, training=False)),
         "tf.function": lambda rssi: arrays(compiled(rssi)),
     }
+
+
+def by_name(fingerprints: FingerprintSet) -> list[dict[str, float]]:
+    """Each scan as a user has it: dBm by the name of the transmitter, of those that it hears."""
+    scans = []
+    for levels in fingerprints.rssi:
+        heard = np.flatnonzero(~np.isnan(levels))
+        scans.append({fingerprints.transmitters[column]: float(levels[column]) for column in heard})
+    return scans
 
 
 def in_batches(locate: Locate, rssi: np.ndarray) -> Outputs:
@@ -111,6 +128,13 @@ def median_us(locates: Mapping[str, Callable], scans: Mapping[str, Sequence], tu
     return {name: 1e6 * float(np.median(values)) for name, values in seconds.items()}
 
 
+def batch_us(locates: Mapping[str, Callable], batches: Mapping[str, Sequence], turns: int) -> dict[str, float]:
+    """Median microseconds a scan, of one call with many; turns as in `median_us`."""
+    calls = {name: [batch] for name, batch in batches.items()}
+    whole = median_us(locates, calls, turns)
+    return {name: microseconds / len(batches[name]) for name, microseconds in whole.items()}
+
+
 def shown(table: pd.DataFrame) -> pd.DataFrame:
     """The results for reading, all text."""
 
@@ -123,6 +147,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "library": table["version"],
             "file (MB)": text(table["file_mb"], ".1f"),
             "one scan (ms)": text(table["median_us"] / 1e3, ".2f"),
+            f"of {BATCH_TIMED:,} scans, one (ms)": text(table["batch_us"] / 1e3, ".3f"),
             "farthest from Keras: indoors (m)": text(table["indoors_m"], ".5f"),
             "outdoors (m)": text(table["outdoors_m"], ".5f"),
             "scans with another building or floor": text(table["other_place"], ".0f"),
@@ -151,25 +176,39 @@ def main() -> None:
     locates = by_keras(estimator.network)
     sizes = {}
     for name, file in FILES.items():
-        path = export.write(estimator.network, workspace.models / file)
+        path = convert.write(estimator.network, workspace.models / file)
         sizes[name] = path.stat().st_size / 1e6
-        locates[name] = export.read(path, threads=1)
+        locates[name] = convert.read(path, threads=1)
     outputs = {name: in_batches(locate, rssi) for name, locate in locates.items()}
     knn = NearestFingerprints("sorensen", NEIGHBOURS).fit(train[:1], nothing[:1], seed=SEED)
 
+    localizer = Localizer.holding_out(train, SEED, epochs=arguments.epochs)
+    folder = workspace.models / "export_localizer"
+    localizer.save(folder)
+    tables = {LOCALIZER: localizer.locate, RUNTIME: Runtime.load(folder, threads=1).locate}
+
+    indoors = parts[0].test
     step = max(1, counts[0] // SCANS_TIMED)
     timed = range(0, counts[0], step)
-    indoors = parts[0].test.scans
-    single_scans = [rssi[row : row + 1] for row in timed]
-    scans = {name: single_scans for name in locates}
-    scans[KNN] = [Scans(indoors.rssi[row : row + 1], indoors.transmitters) for row in timed]
-    times = median_us({**locates, KNN: knn.predict}, scans, arguments.turns)
+    forms = dict.fromkeys(locates, lambda some: some.scans.of(estimator.transmitters))
+    forms |= dict.fromkeys(tables, by_name)
+    forms[KNN] = lambda some: some.scans
+    scans, many = {}, {}
+    for name, form in forms.items():
+        scans[name] = [form(indoors[row : row + 1]) for row in timed]
+        many[name] = form(indoors[:BATCH_TIMED])
+    all_locate = {**locates, **tables, KNN: knn.predict}
+    times = median_us(all_locate, scans, arguments.turns)
+    batch_times = batch_us(all_locate, many, arguments.turns)
 
     rows = []
     for name, package in PACKAGES.items():
         row = dict.fromkeys(COLUMNS)
         row |= {"implementation": name, "version": f"{package} {version(package)}", "median_us": times[name]}
+        row |= {"batch_us": batch_times[name]}
         row |= {"n_inputs": len(indoors.transmitters), "file_mb": sizes.get(name)}
+        if name in tables:
+            row |= {"n_inputs": len(localizer.transmitters), "n_places": len(localizer.unified.places)}
         if name in locates:
             row |= {"n_inputs": rssi.shape[1], "n_places": len(estimator.places)}
         if name in locates and name != "Keras":

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 EARTH_RADIUS_M = 6_371_010.0  # the paper's R = 6371.01 km (Eq. 7)
 
@@ -67,6 +66,8 @@ def summary(errors: np.ndarray) -> dict[str, float]:
 
 def confidence_half_width(values: Sequence[float]) -> float:
     """Half width of the 95 % t interval of the mean; NaN for fewer than two values."""
+    from scipy import stats  # not above: errors are also measured where only NumPy is installed
+
     if len(values) < 2:
         return float("nan")
     quantile = stats.t.ppf(0.975, len(values) - 1)

@@ -127,6 +127,14 @@ def localizer(apart):
     return Localizer.holding_out(learnt, calibration=0.3, epochs=4, batch_size=64, network={"hidden": (64, 64)})
 
 
+@pytest.fixture(scope="session")
+def saved_localizer(localizer, tmp_path_factory):
+    """The folder of a localizer; nothing may be changed in it."""
+    folder = tmp_path_factory.mktemp("saved") / "localizer"
+    localizer.save(folder)
+    return folder
+
+
 @pytest.fixture
 def quick_fit(monkeypatch):
     """Stands for `training.fit` where only what is done with its result matters; it moves each weight by 0.25."""

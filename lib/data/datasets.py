@@ -24,7 +24,8 @@ import pooch
 import scipy.io
 
 from lib.data import simulate
-from lib.data.fingerprints import FingerprintSet, Frame, Release, require_memory, row_blocks
+from lib.data.fingerprints import FingerprintSet, Release, require_memory, row_blocks
+from lib.data.frames import Frame
 from lib.paths import RAW, ROOT, data_folders, data_mode, replacing
 
 

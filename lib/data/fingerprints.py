@@ -4,16 +4,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import psutil
-import pyproj
 
-from lib import metrics
-from lib.metrics import EARTH_RADIUS_M
+from lib.data.frames import Frame
 
 VALUES_AT_ONCE, LEAST_ROWS = 2**20, 1024  # in a block of rows: 8 MB as float64, more where rows are very long
 # Files with the limit on the memory of a container, of either kind.
@@ -54,70 +52,6 @@ def require_memory(rows: int, transmitters: int, copies: int = 1) -> None:
             f"{rows:,} rows × {transmitters:,} transmitters need {needed / 1e9:,.1f} GB, and {available / 1e9:,.1f} GB "
             "of memory are available. Take fewer rows or fewer transmitters"
         )
-
-
-# === Positions ===
-
-
-@lru_cache
-def _to_degrees(crs: str) -> pyproj.Transformer:
-    geographic = pyproj.CRS(crs).geodetic_crs
-    return pyproj.Transformer.from_crs(crs, geographic, always_xy=True)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A plane in metres east and north of an origin, and its way back to the earth.
-
-    Attributes:
-        crs: PROJ definition of the plane that the publisher's coordinates are in; None where nobody says where on
-            earth it lies.
-        origin: (east, north) of the local origin in that plane.
-        ground_scale: ground metres in one unit of the plane (1 but for Web Mercator).
-        great_circle: whether distances between positions are measured on the sphere, as the paper does outdoors
-            (Eq. 7), or in the plane, as it does indoors (Eq. 6).
-    """
-
-    crs: str | None
-    origin: tuple[float, float] = (0.0, 0.0)
-    ground_scale: float = 1.0
-    great_circle: bool = False
-
-    @classmethod
-    def around(cls, latitude: float, longitude: float) -> "Frame":
-        """A plane that touches the sphere of Eq. 7 at one point: true to 1 cm within a city."""
-        crs = f"+proj=aeqd +lat_0={latitude} +lon_0={longitude} +R={EARTH_RADIUS_M} +units=m +no_defs"
-        return cls(crs, great_circle=True)
-
-    def to_publisher(self, position: np.ndarray) -> np.ndarray:
-        """(n, 2) local metres → (n, 2) coordinates of the publisher's plane."""
-        return np.asarray(position, dtype=np.float64) + np.asarray(self.origin)
-
-    def to_degrees(self, position: np.ndarray) -> np.ndarray:
-        """(n, 2) local metres → (n, 2) latitude, longitude in degrees, NaN without a `crs`."""
-        if self.crs is None:
-            return np.full((len(position), 2), np.nan)
-        east, north = self.to_publisher(position).T
-        longitude, latitude = _to_degrees(self.crs).transform(east, north)
-        return np.column_stack([latitude, longitude])
-
-    def from_degrees(self, degrees: np.ndarray) -> np.ndarray:
-        """(n, 2) latitude, longitude in degrees → (n, 2) local metres.
-
-        Raises:
-            ValueError: if there is no `crs`.
-        """
-        if self.crs is None:
-            raise ValueError("a frame without `crs` has no place on earth, and so no metres for degrees")
-        latitude, longitude = np.asarray(degrees, dtype=np.float64).T
-        east, north = _to_degrees(self.crs).transform(longitude, latitude, direction="INVERSE")
-        return np.column_stack([east, north]) - np.asarray(self.origin)
-
-    def errors(self, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-        """(n, 2), (n, 2) local metres → (n,) localization errors in metres, by Eq. 7 or Eq. 6 of the paper."""
-        if self.great_circle:
-            return metrics.haversine_errors(self.to_degrees(true), self.to_degrees(predicted))
-        return metrics.euclidean_errors(true, predicted)
 
 
 # === Scans ===

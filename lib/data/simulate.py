@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lib.data.fingerprints import FingerprintSet, Frame, Release, require_memory, row_blocks
+from lib.data.fingerprints import FingerprintSet, Release, require_memory, row_blocks
+from lib.data.frames import Frame
 
 FEATURES = 512  # the covariance of the shadowing is then within a few per cent of its target
 

@@ -7,6 +7,7 @@ device, a month or a place that the held-out ones do not resemble, perhaps less.
 is their number that counts, not that of their rows: few of them tell little of how devices differ.
 """
 
+import bisect
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,7 @@ class Calibration:
     def radius(self, spread: np.ndarray, level: float) -> np.ndarray:
         """(n,) metres within which the position lies with probability `level`; infinite where too few scores tell."""
         rank = np.ceil((self.rows + 1) * level - 1e-9)
-        scores = np.append(self.score, np.inf)
-        score = scores[np.searchsorted(self.rank, rank)]
-        return score * (spread + self.scale)
+        position = bisect.bisect_left(self.rank, rank)
+        if position == len(self.rank):
+            return np.full(len(spread), np.inf)
+        return self.score[position] * (spread + self.scale)

@@ -1,16 +1,18 @@
 """A localizer for your own places: raw dBm in, position and calibrated radius out, saved as files.
 
-How the radius is calibrated is in `lib/use/conformal.py`.
+How the radius is calibrated is in `lib/use/conformal.py`; `lib/use/runtime.py` locates with the saved files without
+TensorFlow.
 """
 
 import dataclasses
-import hashlib
+import functools
 import importlib.metadata
 import json
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -19,56 +21,39 @@ import pandas as pd
 
 from lib import metrics, quiet_import
 from lib.data import protocols
-from lib.data.fingerprints import FingerprintSet, Frame, Release, Scans, in_common
-from lib.data.reading import NamedScans, matrix
+from lib.data.fingerprints import FingerprintSet, Release, Scans, in_common
+from lib.data.forms import NamedScans, matrix
+from lib.data.frames import Frame
+from lib.models import training
 from lib.models.estimator import Estimator, Located, require_rows
-from lib.models.unified import LABELS, Unified
+from lib.models.unified import Unified
+from lib.use import convert, runtime
 from lib.use.conformal import Calibration
+from lib.use.runtime import DESCRIPTION, KERAS_FILE, LABELS, LEVELS, ONNX_FILE, radius_column
 
 with quiet_import():
     import keras
 
-FORMAT, VERSION = "fingerprint-localizer", 1
-MODEL, DESCRIPTION = "model.keras", "localizer.json"
-LEVELS = (0.5, 0.9)  # of the radii
 PACKAGES = ("keras", "tensorflow", "numpy")  # whose versions a localizer records
 
 
 @dataclass(frozen=True)
-class Environment:
-    """What a localizer knows of an environment beside its network.
+class Environment(runtime.Environment):
+    """What a localizer knows of an environment that it was fitted on.
 
     Attributes:
-        name: of the FingerprintSet.
-        frame: its plane; predicted positions are in it.
-        origin: (east, north) metres in `frame` from which the network counts: its numbers are float32.
-        building, floor: whether there are any.
         release: what it was fitted on.
-        learning_rows: how many rows trained the network.
-        calibration: of the others.
+        learning_rows: how many rows trained the network; the others calibrated.
     """
 
-    name: str
-    frame: Frame
-    origin: tuple[float, float]
-    building: bool
-    floor: bool
     release: Release
     learning_rows: int
-    calibration: Calibration
 
     @classmethod
-    def from_json(cls, fields: Mapping) -> "Environment":
-        """The environment of which `dataclasses.asdict` made these fields."""
-        frame = Frame(**fields["frame"])
-        frame = dataclasses.replace(frame, origin=tuple(frame.origin))
-        parts = {
-            "frame": frame,
-            "origin": tuple(fields["origin"]),
-            "release": Release(**fields["release"]),
-            "calibration": Calibration(**fields["calibration"]),
-        }
-        return cls(**{**fields, **parts})
+    def from_json(cls, fields: Mapping) -> Self:
+        """See `runtime.Environment.from_json`."""
+        release = Release(**fields["release"])
+        return super().from_json({**fields, "release": release})
 
 
 class Localizer(Estimator):
@@ -77,6 +62,8 @@ class Localizer(Estimator):
     A transmitter that several environments name is the same in all of them. Scans that hear nothing teach nothing.
 
     Args:
+        not_heard: markers that stand for "not heard" in the scans of these environments, numbers or text, beside NaN;
+            `locate` takes them for that, too.
         settings: those of `Unified`, with the head that classifies places: it alone tells its spread.
 
     Attributes:
@@ -90,11 +77,13 @@ class Localizer(Estimator):
 
     has_files: ClassVar[bool] = True
 
-    def __init__(self, **settings):
+    def __init__(self, not_heard: Sequence = (), **settings):
         if settings.get("head", "places") != "places":
             raise ValueError(f"`head` must be places, which tells its spread. Received: {settings['head']}")
+        self.not_heard = _markers(not_heard)
         self.settings = settings
         self.unified = Unified(**settings)
+        self._compiled = None  # the network that `_outputs` last ran, and what runs it
 
     @property
     def model(self) -> keras.Model:
@@ -177,7 +166,7 @@ class Localizer(Estimator):
             calibration: share of the rows that calibrate, or one for each environment; copies of a scan stay together.
             whole_groups: hold out all rows of that share of the groups (devices) in the place of that share of all
                 rows, or whether to for each environment: the radius is then that of groups that were never seen.
-            settings: see the class.
+            settings: see the class, `not_heard` among them.
 
         Raises:
             ValueError: if names repeat, a set has too few rows that hear something to hold some out, there are no
@@ -211,50 +200,30 @@ class Localizer(Estimator):
         """Where scans were taken, as a table.
 
         Args:
-            scans, not_heard: see `reading.matrix`.
+            scans: see `forms.matrix`.
             levels: of the radii, each between 0 and 1.
+            not_heard: values that stand for "not heard", beside those of the localizer.
 
         Returns:
-            One row a scan, in their order: `located`, whether it hears a transmitter that is known, without which all
-            of what follows but the counts is missing; `environment`; `building` and `floor`, where the environment has
-            any; `x`, `y` in metres of its frame (UJIIndoorLoc: Web Mercator); `latitude`, `longitude` in degrees, where
-            the frame has them; `radius_50` and so on in the same metres; `heard` and `unknown`, how many known and
-            other transmitters it hears.
+            One row a scan, in their order and by their names, with the columns of `runtime.table`.
 
         Raises:
-            ValueError: for scans that `reading.matrix` refuses, or levels out of range.
+            ValueError: for scans that `forms.matrix` refuses, or levels out of range.
         """
-        return self._table(matrix(scans, self.transmitters, not_heard), levels)
+        named = matrix(scans, self.transmitters, [*self.not_heard, *not_heard])
+        return self._table(named, self._outputs, levels)
 
-    def _table(self, scans: NamedScans, levels: Sequence[float]) -> pd.DataFrame:
-        for level in levels:
-            if not 0 < level < 1:
-                raise ValueError(f"`levels` must be between 0 and 1. Received: {level}")
-        heard = (~np.isnan(scans.rssi)).sum(axis=1)
-        is_located = heard > 0
-        columns = {"located": is_located} | self._columns(scans.rssi, is_located, levels)
-        return pd.DataFrame(columns | {"heard": heard, "unknown": scans.unknown}, index=scans.index)
+    def _table(self, scans: NamedScans, network: runtime.Network, levels: Sequence[float]) -> pd.DataFrame:
+        columns = runtime.table(scans, self.environments, network, levels)
+        columns = {name: _nullable(values) for name, values in columns.items()}
+        return pd.DataFrame(columns, index=pd.Index(scans.names))
 
-    def _columns(self, rssi: np.ndarray, is_located: np.ndarray, levels: Sequence[float]) -> dict:
-        """Environment, labels, positions and radii of (n, t) dBm; missing in rows that are not to be located."""
-        n_rows = len(rssi)
-        radii = [_radius(level) for level in levels]
-        measures = ["x", "y", "latitude", "longitude", *radii]
-        numbers = np.full((n_rows, len(measures)), np.nan)
-        names = pd.array([pd.NA] * n_rows, dtype="string")
-        labels = {label: pd.array([pd.NA] * n_rows, dtype="Int64") for label in LABELS}
-        if is_located.any():
-            located = self.predict(Scans(rssi[is_located], self.transmitters))
-            environment_numbers = _environment_numbers(located)
-            for number, environment in enumerate(self.environments):
-                here = environment_numbers == number
-                rows = np.flatnonzero(is_located)[here]
-                names[rows] = environment.name
-                numbers[rows] = _measures(environment, located[here], levels)
-                for label in LABELS:
-                    if getattr(environment, label):
-                        labels[label][rows] = getattr(located, label)[here]
-        return {"environment": names, **labels, **dict(zip(measures, numbers.T, strict=True))}
+    def _outputs(self, rssi: np.ndarray) -> Mapping[str, np.ndarray]:
+        """The network's outputs, see `runtime.Network`."""
+        if self._compiled is None or self._compiled[0] is not self.model:
+            self._compiled = (self.model, _compiled(self.model))
+        _, run = self._compiled
+        return run(rssi)
 
     def evaluate(self, fingerprints: FingerprintSet, levels: Sequence[float] = LEVELS) -> dict[str, float | int | str]:
         """How good predictions are on fingerprints that took no part in the fit.
@@ -275,7 +244,9 @@ class Localizer(Estimator):
         """
         environment = self._environment_called(fingerprints.name)
         wide = pd.DataFrame(fingerprints.rssi, columns=list(fingerprints.transmitters))
-        table = self._table(matrix(wide, self.transmitters), levels)
+        named = matrix(wide, self.transmitters)
+        as_calibrated = functools.partial(training.predict, self.model)  # compiled, the last digits are others
+        table = self._table(named, as_calibrated, levels)
         is_located = table["located"].to_numpy()
         hit = (table["environment"] == environment.name).fillna(False).to_numpy(dtype=bool)
         error = np.full(len(table), np.inf)
@@ -296,10 +267,10 @@ class Localizer(Estimator):
                 right = table[label] == true_label
                 measured[f"{label}_hit"] = float(right[hit].astype(float).mean())
         for level in levels:
-            radius = table.loc[is_located, _radius(level)]
+            radius = table.loc[is_located, radius_column(level)]
             within = error[is_located] <= radius
             measured[f"coverage_{100 * level:g}"] = float(within.mean())
-            measured[_radius(level)] = float(radius.median())
+            measured[radius_column(level)] = float(radius.median())
         return measured
 
     def _environment_called(self, name: str) -> Environment:
@@ -323,21 +294,23 @@ class Localizer(Estimator):
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=".writing-") as scratch:
             complete = Path(scratch) / "localizer"
             complete.mkdir()
-            self.model.save(complete / MODEL)
-            description = {
-                "format": FORMAT,
-                "version": VERSION,
-                "transmitters": list(self.transmitters),
-                "environments": [dataclasses.asdict(environment) for environment in self.environments],
-                "provenance": self.provenance,
-                "model_sha256": hashlib.sha256((complete / MODEL).read_bytes()).hexdigest(),
-            }
-            description["sha256"] = _checksum(description)
-            text = json.dumps(description, indent=1, allow_nan=False)
-            (complete / DESCRIPTION).write_text(text + "\n")
+            self.model.save(complete / KERAS_FILE)
+            convert.write(self.model, complete / ONNX_FILE)
+            runtime.write_description(complete, self._description())
             if directory.exists():
                 directory.rename(Path(scratch) / "replaced")
             complete.rename(directory)
+
+    def _description(self) -> dict:
+        """What is saved beside the network."""
+        return {
+            "format": runtime.FORMAT,
+            "version": runtime.VERSION,
+            "transmitters": list(self.transmitters),
+            "not_heard": list(self.not_heard),
+            "environments": [dataclasses.asdict(environment) for environment in self.environments],
+            "provenance": self.provenance,
+        }
 
     @classmethod
     def load(cls, directory: Path | str) -> "Localizer":
@@ -347,13 +320,13 @@ class Localizer(Estimator):
             ValueError: if the directory holds no localizer, a damaged one, or one of a newer format.
         """
         directory = Path(directory)
-        description = _read_description(directory)
-        localizer = cls()
+        description = runtime.read_description(directory, KERAS_FILE)
+        localizer = cls(description.get("not_heard", ()))
         environments = [Environment.from_json(fields) for fields in description["environments"]]
         localizer.environments = tuple(environments)
         localizer.provenance = description["provenance"]
         localizer.n_train = [environment.learning_rows for environment in environments]
-        localizer.unified.network = _read_network(directory / MODEL, localizer.provenance)
+        localizer.unified.network = _read_network(directory / KERAS_FILE, localizer.provenance)
         localizer.unified.take(
             {
                 "transmitters": description["transmitters"],
@@ -375,41 +348,10 @@ def require_replaceable(directory: Path | str) -> None:
         return
     names = {directory.name}
     if directory.is_dir():
-        names = {path.name for path in directory.iterdir()} - {MODEL, DESCRIPTION}
+        names = {path.name for path in directory.iterdir()} - {KERAS_FILE, ONNX_FILE, DESCRIPTION}
     if names:
         first = ", ".join(sorted(names)[:3])
         raise ValueError(f"{directory} holds what is no localizer, and is not replaced: {first}")
-
-
-def _read_description(directory: Path) -> dict:
-    """The description of a localizer, without its checksum, after all checksums have been compared."""
-    path = directory / DESCRIPTION
-    try:
-        description = json.loads(path.read_bytes())
-        network = (directory / MODEL).read_bytes()
-    except (OSError, ValueError) as problem:
-        raise ValueError(f"{directory} holds no localizer ({DESCRIPTION} and {MODEL}): {problem}") from problem
-    if not isinstance(description, dict) or description.get("format") != FORMAT:
-        raise ValueError(f"{path}: expected a description of the format {FORMAT}, found another")
-    version = description.get("version")
-    if version != VERSION:
-        raise ValueError(
-            f"{path}: expected version {VERSION} of the format, found {version!r}. "
-            "Load it with the code that wrote it, or fit it again"
-        )
-    checksum = description.pop("sha256", None)
-    _require_same(path, checksum, _checksum(description))
-    _require_same(directory / MODEL, description.get("model_sha256"), hashlib.sha256(network).hexdigest())
-    return description
-
-
-def _require_same(path: Path, expected: str | None, computed: str) -> None:
-    if expected != computed:
-        raise ValueError(f"{path} is damaged: expected sha256 {expected}, found {computed}")
-
-
-def _checksum(description: Mapping) -> str:
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
 
 
 def _read_network(path: Path, provenance: Mapping) -> keras.Model:
@@ -452,17 +394,13 @@ def _environment(rows: FingerprintSet, origin: tuple[float, float], calibration:
     )
 
 
-def _radius(level: float) -> str:
-    """The column of the radius of a level."""
-    return f"radius_{100 * level:g}"
-
-
-def _measures(environment: Environment, located: Located, levels: Sequence[float]) -> np.ndarray:
-    """(n, 4 + levels) positions in metres and in degrees, and radii in metres, of rows of one environment."""
-    degrees = environment.frame.to_degrees(located.position)
-    spread = located.spread.astype(np.float64)
-    radii = [environment.calibration.radius(spread, level) for level in levels]
-    return np.column_stack([located.position, degrees, *radii])
+def _nullable(values: np.ndarray | np.ma.MaskedArray):
+    """A column of `runtime.table` as pandas has it, with NA for what is masked."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    if values.dtype.kind == "U":
+        return pd.array(values.tolist(), dtype="string")
+    return pd.arrays.IntegerArray(values.data, np.ma.getmaskarray(values))
 
 
 def _environment_numbers(located: Located) -> np.ndarray:
@@ -470,6 +408,40 @@ def _environment_numbers(located: Located) -> np.ndarray:
     if located.environment is None:
         return np.zeros(len(located), dtype=int)
     return located.environment
+
+
+def _compiled(model: keras.Model) -> runtime.Network:
+    """What runs a network on few scans without the time that Keras takes for each layer."""
+    if keras.backend.backend() != "tensorflow":
+        return functools.partial(training.predict, model)
+    import tensorflow as tf
+
+    rssi = tf.TensorSpec((None, model.input.shape[1]), tf.float32)
+    traced = tf.function(lambda scans: model(scans, training=False), input_signature=[rssi], autograph=False)
+    run = traced.get_concrete_function()
+
+    def outputs_of(scans: np.ndarray) -> dict[str, np.ndarray]:
+        outputs = run(tf.constant(scans))
+        return {name: values.numpy() for name, values in outputs.items()}
+
+    return outputs_of
+
+
+def _markers(not_heard: Sequence) -> tuple[float | str, ...]:
+    """Markers of "not heard" as JSON has them, without NaN, which always is one.
+
+    Raises:
+        ValueError: if one is neither a finite number nor text.
+    """
+    markers = []
+    for marker in not_heard:
+        if isinstance(marker, str):
+            markers.append(marker)
+        elif isinstance(marker, Real) and np.isfinite(marker):
+            markers.append(float(marker))
+        elif not (isinstance(marker, Real) and np.isnan(marker)):
+            raise ValueError(f"`not_heard` must be finite numbers or text. Received: {marker!r}")
+    return tuple(markers)
 
 
 def _for_each(value, count: int, setting: str) -> list:

@@ -17,7 +17,7 @@ import pytest
 import scipy.io
 
 from lib import paths
-from lib.data import datasets, fingerprints, protocols
+from lib.data import datasets, fingerprints, frames, protocols
 from lib.data.datasets import REGISTRY, DataError
 
 WAPS = [f"WAP{number:03d}" for number in range(1, 521)]
@@ -520,7 +520,7 @@ def toy() -> fingerprints.FingerprintSet:
     return fingerprints.FingerprintSet(
         rssi=np.zeros((3, 1), dtype=np.float32),
         position=np.zeros((3, 2)),
-        frame=fingerprints.Frame(None),
+        frame=frames.Frame(None),
         transmitters=("a",),
         name="toy",
         release=fingerprints.Release("toy", 3, None),

@@ -1,4 +1,4 @@
-"""Scans by transmitter name, FingerprintSets with rows that stay together, Frames from local metres to the earth."""
+"""Scans by transmitter name, FingerprintSets with rows that stay together."""
 
 import dataclasses
 
@@ -8,12 +8,10 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as arrays
-from sklearn.metrics.pairwise import haversine_distances
 
-from lib import metrics
-from lib.data import datasets, fingerprints
-from lib.data.fingerprints import FingerprintSet, Frame, Release, Scans
+from lib.data import fingerprints
+from lib.data.fingerprints import FingerprintSet, Release, Scans
+from lib.data.frames import Frame
 
 ROWS = 6
 PER_ROW = ("rssi", "position", "floor", "building", "group", "part", "time")
@@ -357,98 +355,3 @@ def test_the_limit_of_a_container_counts_where_it_is_the_smaller(tmp_path, monke
     assert fingerprints.available_memory() == pytest.approx(45_000_000, rel=0.5)
     files[0].write_text("1\n")
     assert fingerprints.available_memory() == 0
-
-
-# === Frames ===
-
-
-def metres(limit):
-    return arrays.arrays(np.float64, (5, 2), elements=st.floats(-limit, limit))
-
-
-@given(metres(10_000))
-def test_web_mercator_leads_to_degrees_and_back(position):
-    frame = Frame("EPSG:3857", (-7692.0, 4864745.0), 0.766)
-    np.testing.assert_allclose(frame.from_degrees(frame.to_degrees(position)), position, atol=1e-6)
-
-
-@given(metres(50_000), st.floats(-80, 80), st.floats(-179, 179))
-def test_a_frame_around_any_place_leads_to_degrees_and_back(position, latitude, longitude):
-    frame = Frame.around(latitude, longitude)
-    # PROJ takes what is within 1e-10 rad, 0.6 mm, of the origin for the origin.
-    np.testing.assert_allclose(frame.from_degrees(frame.to_degrees(position)), position, atol=1e-3)
-
-
-@given(st.floats(50.9, 51.4), st.floats(4.0, 4.8))
-def test_degrees_lead_to_metres_and_back(latitude, longitude):
-    frame, degrees = Frame.around(51.2, 4.4), np.array([[latitude, longitude]])
-    np.testing.assert_allclose(frame.to_degrees(frame.from_degrees(degrees)), degrees, atol=1e-9)
-
-
-@given(metres(2000))
-def test_publisher_coordinates_are_the_local_ones_from_the_origin(position):
-    frame = Frame("EPSG:3857", (-7692.0, 4864745.0))
-    np.testing.assert_array_equal(frame.to_publisher(position), position + np.array([-7692.0, 4864745.0]))
-
-
-def test_web_mercator_agrees_with_its_formula():
-    frame = Frame("EPSG:3857", (-7500.0, 4864900.0))
-    latitude, longitude = frame.to_degrees(np.array([[100.0, 20.0]]))[0]
-    assert longitude == pytest.approx(np.degrees(-7400 / 6_378_137), abs=1e-10)
-    assert latitude == pytest.approx(np.degrees(2 * np.arctan(np.exp(4_864_920 / 6_378_137)) - np.pi / 2), abs=1e-10)
-
-
-@given(arrays.arrays(np.float64, (2, 2), elements=st.floats(-5000, 5000)))
-def test_metres_around_a_city_are_those_of_the_haversine_within_a_centimetre(position):
-    """Both ends within 10 km of each other, as errors within a city are."""
-    latitude, longitude = np.radians(Frame.around(51.2, 4.4).to_degrees(position)).T
-    ground = haversine_distances(np.column_stack([latitude, longitude]))[0, 1] * 6_371_010
-    assert np.hypot(*(position[0] - position[1])) == pytest.approx(ground, abs=0.01)
-
-
-def test_distances_from_the_origin_of_a_frame_are_exact():
-    bearing = np.linspace(0, 2 * np.pi, 12)
-    position = 10_000 * np.column_stack([np.sin(bearing), np.cos(bearing)])
-    degrees = np.radians(Frame.around(51.2, 4.4).to_degrees(position))
-    ground = haversine_distances(np.radians([[51.2, 4.4]]), degrees)[0] * 6_371_010
-    np.testing.assert_allclose(ground, 10_000, atol=1e-4)
-
-
-@given(metres(2000), metres(2000))
-def test_errors_in_a_plane_are_those_of_eq_6(true, predicted):
-    expected = np.linalg.norm(true - predicted, axis=1)
-    for frame in (Frame(None), Frame("EPSG:3857", (-7692.0, 4864745.0), 0.766)):
-        assert not frame.great_circle
-        np.testing.assert_allclose(frame.errors(true, predicted), expected, atol=1e-9)
-
-
-@given(metres(20_000), metres(20_000))
-def test_errors_around_a_city_are_those_of_eq_7(true, predicted):
-    frame = Frame.around(51.2, 4.4)
-    degrees = frame.to_degrees(true), frame.to_degrees(predicted)
-    pairs = zip(*np.radians(degrees), strict=True)
-    expected = [haversine_distances(np.stack(pair))[0, 1] * metrics.EARTH_RADIUS_M for pair in pairs]
-    assert frame.great_circle
-    np.testing.assert_allclose(frame.errors(true, predicted), expected, atol=1e-4)
-
-
-def test_errors_of_positions_in_pairs_only():
-    with pytest.raises(ValueError, match=r"shape \(n, 2\)\. Received: \(3, 2\) and \(2, 2\)"):
-        Frame(None).errors(np.zeros((3, 2)), np.zeros((2, 2)))
-
-
-def test_measured_positions_are_exactly_the_published_ones(measured_campus):
-    published = measured_campus.frame.to_publisher(measured_campus.position)
-    for part, key in (("train", "uji_training"), ("validation", "uji_validation")):
-        columns = pd.read_csv(datasets.find(datasets.REGISTRY[key]), usecols=["LONGITUDE", "LATITUDE"])
-        expected = columns[["LONGITUDE", "LATITUDE"]].to_numpy()
-        np.testing.assert_array_equal(published[measured_campus.part == part], expected)
-    # The first row of trainingData.csv, as printed there.
-    assert tuple(published[0]) == (-7541.2642999999225, 4864920.7782000005)
-
-
-def test_measured_places_are_on_the_campus_in_castellon(measured_campus):
-    """Universitat Jaume I is at 39.9945° N, 0.0685° W."""
-    latitude, longitude = measured_campus.frame.to_degrees(measured_campus.position).T
-    assert 39.991 < latitude.min() < latitude.max() < 39.995
-    assert -0.071 < longitude.min() < longitude.max() < -0.065

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.data import reading, simulate
-from lib.data.fingerprints import Frame
+from lib.data.frames import Frame
 from lib.data.reading import matrix
 
 KNOWN = ("a", "b", "c", "scan", "x")  # also names that columns of tables have

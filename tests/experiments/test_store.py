@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 
 from lib import paths
-from lib.data.fingerprints import FingerprintSet, Frame, Release
+from lib.data.fingerprints import FingerprintSet, Release
+from lib.data.frames import Frame
 from lib.experiments import runs, store
 from lib.models import registry, training
 

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from lib.data import datasets, protocols
-from lib.data.fingerprints import FingerprintSet, Frame, Release
+from lib.data.fingerprints import FingerprintSet, Release
+from lib.data.frames import Frame
 from lib.data.protocols import Parts, Protocol
 from lib.experiments import runs, store
 from lib.models import registry

@@ -12,7 +12,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from lib import metrics
 from lib.data import protocols
-from lib.data.fingerprints import FingerprintSet, Frame, Release, Scans
+from lib.data.fingerprints import FingerprintSet, Release, Scans
+from lib.data.frames import Frame
 from lib.models import scaling
 from lib.models.neighbours import METRICS, SCALES, SILENT_LEVEL, NearestFingerprints, ValidatedNeighbours
 

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lib.data.fingerprints import FingerprintSet, Frame, Release, Scans, in_common
+from lib.data.fingerprints import FingerprintSet, Release, Scans, in_common
+from lib.data.frames import Frame
 from lib.models import registry
 from lib.models.estimator import Located
 from lib.models.paper import Encoder

@@ -1,155 +1,70 @@
-"""What is exported locates as the trained network does."""
+"""A localizer is exported as a folder that says what it is and locates without TensorFlow."""
 
-import importlib.util
 import json
+import re
+import shutil
 
-import keras
 import numpy as np
 import pytest
 
-from lib.data.fingerprints import in_common
-from lib.models import places, training, unified
-from lib.models.layers import Augmentation, decoded, trunk_network
-from lib.use import export
-
-MISSING = [
-    name for name in ("tf2onnx", "onnx", "onnxruntime", "ai_edge_litert") if importlib.util.find_spec(name) is None
-]
-
-
-NEEDS_PACKAGES = pytest.mark.skipif(
-    bool(MISSING), reason=f"requirements-export.txt is not installed: no {', '.join(MISSING)}"
-)
+from lib.models import training
+from lib.use import convert, export
+from lib.use.localizer import Localizer
+from lib.use.runtime import DESCRIPTION, ONNX_FILE, Runtime
 
 
 @pytest.fixture(scope="module")
-def scans(campus, city):
-    """40 scans of each environment, one that hears nothing among them."""
-    rssi = in_common([campus.scans[:40], city.scans[:40]]).rssi
-    silent = np.full((1, rssi.shape[1]), np.nan, np.float32)
-    return np.concatenate([rssi, silent])
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["alone", "with neighbours"])
-def trained(request, campus, city, scans):
-    """A network whose normalisation has seen scans, so that folding it is something to get right."""
-    keras.utils.set_random_seed(3)
-    all_places = places.joined([places.Places.of(campus), places.Places.of(city, cell=500.0)])
-    heard = ~np.isnan(in_common([campus.scans, city.scans]).rssi)
-    n_transmitters = scans.shape[1]
-    network = trunk_network(
-        n_transmitters,
-        np.flatnonzero(heard.any(axis=0)),
-        np.full(n_transmitters, -105.0),
-        len(all_places),
-        augmentation=dict.fromkeys(unified.AUGMENTATION, np.zeros(n_transmitters)),
-        **unified.NETWORK | {"hidden": (24, 16)},
-    )
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            drawn = np.random.default_rng(len(layer.name)).uniform(0.5, 2.0, (4, layer.input.shape[1]))
-            layer.set_weights(list(drawn))
-    head = network.get_layer("head")
-    head.set_weights([8 * weights for weights in head.get_weights()])  # so that few places are likely
-    if request.param:
-        settings = {"share": 0.5, "width": 0.03, "strongest": 24, "offsets": (-4.0, 0.0)}
-        labels = places.labels(campus[:40])
-        network = places.with_votes(network, labels, scans[:40], all_places, 0, **settings)
-    return decoded(network, places.PlaceDecoder(all_places, name="decoder"))
-
-
-@pytest.fixture(scope="module")
-def expected(trained, scans):
-    return {name: keras.ops.convert_to_numpy(values) for name, values in trained(scans, training=False).items()}
-
-
-def check_alike(found, expected, metres):
-    assert set(found) == {"environment", "building", "floor", "position", "spread"} == set(expected)
-    for name in ("building", "floor"):
-        np.testing.assert_array_equal(found[name], expected[name])
-    np.testing.assert_allclose(found["environment"], expected["environment"], atol=1e-4)
-    for name in ("position", "spread"):
-        np.testing.assert_allclose(found[name], expected[name], atol=metres)
-
-
-def test_for_inference_is_smaller_and_says_the_same(trained, scans, expected):
-    folded = export.for_inference(trained)
-    kinds = {type(layer) for layer in folded.layers}
-    assert not kinds & {keras.layers.BatchNormalization, keras.layers.Dropout, Augmentation}
-    assert folded.count_params() < trained.count_params()
-    check_alike(folded(scans, training=False), expected, metres=1e-3)
-
-
-def test_folding_leaves_alone_what_no_dense_layer_precedes():
-    inputs = keras.Input((3,))
-    x = keras.layers.BatchNormalization()(inputs)
-    x = keras.layers.Dense(4, activation="relu")(x)
-    x = keras.layers.BatchNormalization(scale=False)(x)
-    x = keras.layers.Dense(4)(x)
-    model = keras.Model(inputs, {"position": keras.layers.BatchNormalization(center=False)(x)})
-    drawn = np.random.default_rng(0)
-    model.set_weights([drawn.uniform(0.5, 2.0, weights.shape) for weights in model.get_weights()])
-    folded, x = export.for_inference(model), drawn.normal(size=(5, 3))
-    assert sum(isinstance(layer, keras.layers.BatchNormalization) for layer in folded.layers) == 2
-    np.testing.assert_allclose(folded(x)["position"], model(x)["position"], rtol=1e-4)
-
-
-@NEEDS_PACKAGES
-@pytest.mark.parametrize("suffix", export.FORMATS)
-def test_exported_file_says_what_the_network_says(trained, scans, expected, tmp_path, suffix, capfd):
-    path = export.write(trained, tmp_path / "new" / f"localizer{suffix}")
-    locate = export.read(path)
-    check_alike(locate(scans), expected, metres=1e-3)
-    captured = capfd.readouterr()
-    assert captured.out == captured.err == ""
-    assert list(path.parent.iterdir()) == [path]
-    alone = [locate(scan[None]) for scan in scans]
-    joined = {name: np.concatenate([outputs[name] for outputs in alone]) for name in expected}
-    check_alike(joined, expected, metres=1e-3)
-
-
-@NEEDS_PACKAGES
-def test_failed_export_leaves_the_former_file(trained, tmp_path, monkeypatch):
-    path = tmp_path / "localizer.onnx"
-    path.write_bytes(b"former")
-    monkeypatch.setattr(keras.Model, "export", lambda *_, **__: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        export.write(trained, path)
-    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"former"]
-
-
-@pytest.fixture(scope="module")
-def saved(localizer, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "localizer"
-    localizer.save(folder)
+def exported(saved_localizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports") / "exported"
+    files = export.export(saved_localizer, folder)
+    assert set(files) == set(folder.iterdir())
     return folder
 
 
-@NEEDS_PACKAGES
-def test_a_saved_localizer_is_exported_with_its_description(localizer, saved, apart, tmp_path):
-    *networks, description = export.export(saved, tmp_path / "exported")
-    assert [file.suffix for file in networks] == list(export.FORMATS)
-    assert {file.name for file in (tmp_path / "exported").iterdir()} == {file.name for file in (*networks, description)}
-    assert json.loads(description.read_text())["transmitters"] == list(localizer.transmitters)
+def test_the_folder_holds_networks_description_and_instructions(localizer, exported):
+    names = {file.name for file in exported.iterdir()}
+    assert names == {"localizer.onnx", "localizer.tflite", "localizer.json", "README.md"}
+    assert json.loads((exported / DESCRIPTION).read_text())["transmitters"] == list(localizer.transmitters)
+
+
+def test_its_networks_say_what_the_localizer_says(localizer, exported, apart):
+    pytest.importorskip("ai_edge_litert", reason="requirements-export.txt is not installed")
     rssi = apart[1][0].scans[:30].of(localizer.transmitters)
-    outputs = training.predict(localizer.model, rssi)
-    for file in networks:
-        check_alike(export.read(file)(rssi), outputs, metres=1e-2)
+    expected = training.predict(localizer.model, rssi)
+    for name in ("localizer.onnx", "localizer.tflite"):
+        outputs = convert.read(exported / name)(rssi)
+        for label in ("building", "floor"):
+            np.testing.assert_array_equal(outputs[label], expected[label])
+        np.testing.assert_allclose(outputs["position"], expected["position"], atol=1e-2)
 
 
-def test_an_unknown_format_is_refused_before_anything_is_written(saved, tmp_path):
+def test_its_instructions_locate_a_scan(localizer, exported, monkeypatch, capsys):
+    readme = (exported / "README.md").read_text()
+    for environment in localizer.environments:
+        assert f"`{environment.name}`" in readme
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    monkeypatch.chdir(exported.parent)
+    exec(code, {})
+    printed = capsys.readouterr().out
+    assert printed.split()[0] in {environment.name for environment in localizer.environments}
+    for column in Runtime.load(exported).locate([{}]):
+        assert f"`{column}`" in readme
+
+
+def test_a_localizer_of_an_earlier_release_is_exported_too(saved_localizer, exported, apart, tmp_path):
+    old = shutil.copytree(saved_localizer, tmp_path / "old")
+    (old / ONNX_FILE).unlink()
+    with pytest.raises(ValueError, match=r"expected localizer\.onnx beside localizer\.json, found none"):
+        Runtime.load(old)
+    Localizer.load(old)
+    export.export(old, tmp_path / "exported", ["onnx"])
+    assert not (tmp_path / "exported" / "localizer.tflite").exists()
+    scan = dict(zip(apart[1][0].transmitters, apart[1][0].rssi[0].tolist(), strict=True))
+    located = Runtime.load(tmp_path / "exported").locate([scan])
+    assert located["x"] == pytest.approx(Runtime.load(exported).locate([scan])["x"], abs=1e-3)
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(saved_localizer, tmp_path):
     with pytest.raises(ValueError, match=r"`formats` must be among onnx, litert\. Received: pickle"):
-        export.export(saved, tmp_path / "exported", ["onnx", "pickle"])
+        export.export(saved_localizer, tmp_path / "exported", ["onnx", "pickle"])
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("use", [lambda path: export.write(None, path), export.read])
-def test_other_formats_are_refused(use, tmp_path):
-    with pytest.raises(ValueError, match=r"`path` must end with \.onnx or \.tflite"):
-        use(tmp_path / "localizer.h5")
-
-
-def test_absent_package_is_named_with_what_installs_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(export.RUN_BY, "onnx", "no_such_runtime")
-    with pytest.raises(ImportError, match=r"no_such_runtime.*requirements-export\.txt"):
-        export.read(tmp_path / "localizer.onnx")

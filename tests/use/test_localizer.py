@@ -14,10 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data import protocols, reading, simulate
-from lib.data.fingerprints import Frame, Scans, in_common
+from lib.data.fingerprints import Scans, in_common
+from lib.data.frames import Frame
 from lib.use import localizer as module
+from lib.use import runtime
 from lib.use.conformal import Calibration
-from lib.use.localizer import DESCRIPTION, MODEL, Localizer
+from lib.use.localizer import Localizer
+from lib.use.runtime import DESCRIPTION, KERAS_FILE, ONNX_FILE
 
 TINY = {"epochs": 1, "batch_size": 64, "network": {"hidden": (8,)}}
 NUMBERS = ["x", "y", "latitude", "longitude", "radius_50", "radius_90"]
@@ -350,9 +353,9 @@ def test_held_out_rows_are_no_copies_of_the_others(campus):
 
 
 @pytest.fixture
-def saved(localizer, tmp_path):
-    localizer.save(tmp_path / "localizer")
-    return tmp_path / "localizer"
+def saved(saved_localizer, tmp_path):
+    """A copy of a saved localizer, to be spoilt."""
+    return shutil.copytree(saved_localizer, tmp_path / "localizer")
 
 
 def test_a_loaded_localizer_says_the_same(localizer, saved, asked):
@@ -362,7 +365,7 @@ def test_a_loaded_localizer_says_the_same(localizer, saved, asked):
     pd.testing.assert_frame_equal(after.drop(columns=NUMBERS), before.drop(columns=NUMBERS))
     assert loaded.environments == localizer.environments and loaded.provenance == localizer.provenance
     assert loaded.transmitters == localizer.transmitters and loaded.n_train == localizer.n_train
-    assert {path.name for path in saved.iterdir()} == {MODEL, DESCRIPTION}
+    assert {path.name for path in saved.iterdir()} == {KERAS_FILE, ONNX_FILE, DESCRIPTION}
 
 
 def test_localizers_of_earlier_releases_locate_as_they_did():
@@ -402,7 +405,7 @@ def test_every_flipped_byte_of_the_description_is_noticed(saved):
     ("spoil", "message"),
     [
         (shutil.rmtree, "holds no localizer"),
-        (lambda folder: (folder / MODEL).unlink(), "holds no localizer"),
+        (lambda folder: (folder / KERAS_FILE).unlink(), "holds no localizer"),
         (lambda folder: (folder / DESCRIPTION).unlink(), "holds no localizer"),
         (lambda folder: (folder / DESCRIPTION).write_text("{"), "holds no localizer"),
         (lambda folder: (folder / DESCRIPTION).write_text("[]"), "expected a description of the format"),
@@ -411,11 +414,14 @@ def test_every_flipped_byte_of_the_description_is_noticed(saved):
             "expected a description of the format",
         ),
         (
-            lambda folder: (folder / DESCRIPTION).write_text(json.dumps({"format": module.FORMAT, "version": 2})),
+            lambda folder: (folder / DESCRIPTION).write_text(json.dumps({"format": runtime.FORMAT, "version": 2})),
             "expected version 1 of the format, found 2",
         ),
-        (lambda folder: (folder / MODEL).write_bytes((folder / MODEL).read_bytes()[:-1]), r"model\.keras is damaged"),
-        (lambda folder: (folder / MODEL).write_bytes(b""), r"model\.keras is damaged"),
+        (
+            lambda folder: (folder / KERAS_FILE).write_bytes((folder / KERAS_FILE).read_bytes()[:-1]),
+            r"model\.keras is damaged",
+        ),
+        (lambda folder: (folder / KERAS_FILE).write_bytes(b""), r"model\.keras is damaged"),
     ],
 )
 def test_what_is_no_whole_localizer_is_refused(saved, spoil, message):
@@ -426,11 +432,11 @@ def test_what_is_no_whole_localizer_is_refused(saved, spoil, message):
 
 def test_a_network_that_this_keras_cannot_read_is_refused_with_both_versions(saved):
     description = json.loads((saved / DESCRIPTION).read_text())
-    (saved / MODEL).write_bytes(b"of another time")
+    (saved / KERAS_FILE).write_bytes(b"of another time")
     del description["sha256"]
     description["provenance"]["versions"]["keras"] = "9.9"
     description["model_sha256"] = hashlib.sha256(b"of another time").hexdigest()
-    (saved / DESCRIPTION).write_text(json.dumps(description | {"sha256": module._checksum(description)}))
+    (saved / DESCRIPTION).write_text(json.dumps(description | {"sha256": runtime.checksum_of(description)}))
     with pytest.raises(ValueError, match=rf"written by Keras 9\.9; Keras {keras.__version__} cannot read it"):
         Localizer.load(saved)
 
