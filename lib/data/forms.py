@@ -286,6 +286,20 @@ def level(value, text_markers: Sequence[str]) -> float:
         return np.inf
 
 
+def as_marker(value) -> float | str:
+    """A value that stands for "not heard": a number, also of text that is one, or other text.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    if not isinstance(value, str) and not _is_number(value):
+        raise ValueError(f"`not_heard` must be numbers or text. Received: {value!r}")
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
 def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 

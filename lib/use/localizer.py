@@ -12,7 +12,6 @@ import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -22,8 +21,9 @@ import pandas as pd
 from lib import metrics, quiet_import
 from lib.data import protocols
 from lib.data.fingerprints import FingerprintSet, Release, Scans, in_common
-from lib.data.forms import NamedScans, matrix
+from lib.data.forms import NamedScans, Rules, as_marker, matrix
 from lib.data.frames import Frame
+from lib.data.names import Spellings
 from lib.models import training
 from lib.models.estimator import Estimator, Located, require_rows
 from lib.models.unified import Unified
@@ -80,9 +80,10 @@ class Localizer(Estimator):
     def __init__(self, not_heard: Sequence = (), **settings):
         if settings.get("head", "places") != "places":
             raise ValueError(f"`head` must be places, which tells its spread. Received: {settings['head']}")
-        self.not_heard = _markers(not_heard)
+        self.not_heard = tuple(map(as_marker, not_heard))
         self.settings = settings
         self.unified = Unified(**settings)
+        self._known = None
         self._compiled = None  # the network that `_outputs` last ran, and what runs it
 
     @property
@@ -94,6 +95,13 @@ class Localizer(Estimator):
     def transmitters(self) -> tuple[str, ...]:
         """(t,) names of its inputs: those that a learning row hears."""
         return self.unified.transmitters
+
+    @property
+    def known(self) -> Spellings:
+        """Finds its transmitters by name."""
+        if self._known is None or tuple(self._known.numbers) != self.transmitters:
+            self._known = Spellings(self.transmitters)
+        return self._known
 
     # === Fit ===
 
@@ -210,7 +218,7 @@ class Localizer(Estimator):
         Raises:
             ValueError: for scans that `forms.matrix` refuses, or levels out of range.
         """
-        named = matrix(scans, self.transmitters, [*self.not_heard, *not_heard])
+        named = matrix(scans, self.known, Rules((*self.not_heard, *not_heard)))
         return self._table(named, self._outputs, levels)
 
     def _table(self, scans: NamedScans, network: runtime.Network, levels: Sequence[float]) -> pd.DataFrame:
@@ -244,7 +252,7 @@ class Localizer(Estimator):
         """
         environment = self._environment_called(fingerprints.name)
         wide = pd.DataFrame(fingerprints.rssi, columns=list(fingerprints.transmitters))
-        named = matrix(wide, self.transmitters)
+        named = matrix(wide, self.known)
         as_calibrated = functools.partial(training.predict, self.model)  # compiled, the last digits are others
         table = self._table(named, as_calibrated, levels)
         is_located = table["located"].to_numpy()
@@ -307,7 +315,7 @@ class Localizer(Estimator):
             "format": runtime.FORMAT,
             "version": runtime.VERSION,
             "transmitters": list(self.transmitters),
-            "not_heard": list(self.not_heard),
+            "not_heard": list(map(str, self.not_heard)),  # JSON has no infinity
             "environments": [dataclasses.asdict(environment) for environment in self.environments],
             "provenance": self.provenance,
         }
@@ -425,23 +433,6 @@ def _compiled(model: keras.Model) -> runtime.Network:
         return {name: values.numpy() for name, values in outputs.items()}
 
     return outputs_of
-
-
-def _markers(not_heard: Sequence) -> tuple[float | str, ...]:
-    """Markers of "not heard" as JSON has them, without NaN, which always is one.
-
-    Raises:
-        ValueError: if one is neither a finite number nor text.
-    """
-    markers = []
-    for marker in not_heard:
-        if isinstance(marker, str):
-            markers.append(marker)
-        elif isinstance(marker, Real) and np.isfinite(marker):
-            markers.append(float(marker))
-        elif not (isinstance(marker, Real) and np.isnan(marker)):
-            raise ValueError(f"`not_heard` must be finite numbers or text. Received: {marker!r}")
-    return tuple(markers)
 
 
 def _for_each(value, count: int, setting: str) -> list:

@@ -15,8 +15,9 @@ from typing import Self
 import numpy as np
 
 from lib import THREADS
-from lib.data.forms import NamedScans, matrix
+from lib.data.forms import NamedScans, Rules, as_marker, matrix
 from lib.data.frames import Frame
+from lib.data.names import Spellings
 from lib.paths import replacing
 from lib.use.conformal import Calibration
 
@@ -72,6 +73,7 @@ class Runtime:
 
     Attributes:
         transmitters: (t,) names of the network's inputs.
+        known: finds them by name.
         environments: what it knows of each environment, in the order of the network's output.
         not_heard: markers that always stand for "not heard".
     """
@@ -79,8 +81,9 @@ class Runtime:
     def __init__(self, description: Mapping, network: Network):
         self.network = network
         self.transmitters = tuple(description["transmitters"])
+        self.known = Spellings(self.transmitters)
         self.environments = tuple(map(Environment.from_json, description["environments"]))
-        self.not_heard = tuple(description.get("not_heard", ()))
+        self.not_heard = tuple(map(as_marker, description.get("not_heard", ())))
 
     @classmethod
     def load(cls, folder: Path | str, threads: int = int(THREADS)) -> Self:
@@ -119,8 +122,12 @@ class Runtime:
         Raises:
             ValueError: for scans that `forms.matrix` refuses, or levels out of range.
         """
-        named = matrix(scans, self.transmitters, [*self.not_heard, *not_heard])
-        return {"scan": np.asarray(named.names)} | table(named, self.environments, self.network, levels)
+        named = matrix(scans, self.known, Rules((*self.not_heard, *not_heard)))
+        return {"scan": np.asarray(named.names)} | self.table(named, levels)
+
+    def table(self, scans: NamedScans, levels: Sequence[float]) -> dict[str, np.ndarray | np.ma.MaskedArray]:
+        """See `table`."""
+        return table(scans, self.environments, self.network, levels)
 
 
 # === Outputs → table ===
