@@ -165,8 +165,8 @@ class Unified(NetworkEstimator):
                 places_of_each.append(Places.of(fingerprints, **grid))
             all_places = places.joined(places_of_each)
             return PlaceDecoder(all_places, **self.decoder, name="decoder"), PlaceLoss(all_places)
-        lower = [fingerprints.position.min(axis=0) for fingerprints in learning]
-        upper = [fingerprints.position.max(axis=0) for fingerprints in learning]
+        ranges = [places.usual_range(fingerprints.position) for fingerprints in learning]
+        lower, upper = zip(*ranges, strict=True)
         decoder = CoordinateDecoder(lower, upper, name="decoder")
         return decoder, CoordinateLoss(decoder, distance=self.head == "distance")
 

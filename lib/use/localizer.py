@@ -22,6 +22,7 @@ from lib.data import protocols
 from lib.data.fingerprints import FingerprintSet, Frame, Release, Scans, in_common
 from lib.data.reading import NamedScans, matrix
 from lib.models.estimator import Estimator, Located, require_rows
+from lib.models.places import usual_range
 from lib.models.unified import LABELS, Unified
 from lib.use.conformal import Calibration
 
@@ -497,8 +498,9 @@ def _audible(learning: FingerprintSet, calibrating: FingerprintSet) -> tuple[Fin
 
 
 def _corner(fingerprints: FingerprintSet) -> tuple[float, float]:
-    """(east, north) whole metres, at most the least of any row."""
-    return tuple(np.floor(fingerprints.position.min(axis=0)).tolist())
+    """(east, north) whole metres, the corner of the rows' usual range: a far row would cost float32 its digits."""
+    low, _ = usual_range(fingerprints.position)
+    return tuple(np.floor(low).tolist())
 
 
 def _shifted(fingerprints: FingerprintSet, origin: tuple[float, float]) -> FingerprintSet:

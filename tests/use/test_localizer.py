@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data import protocols, reading, simulate
-from lib.data.fingerprints import Frame, Scans, in_common
+from lib.data.fingerprints import Frame, Scans, in_common, joined
 from lib.use import localizer as module
 from lib.use.conformal import Calibration
 from lib.use.localizer import DESCRIPTION, MODEL, Localizer
@@ -209,6 +209,14 @@ def test_basements_are_floors(office, quick_fit):
     deep = dataclasses.replace(office, floor=np.full(len(office), -1))
     found = Localizer.holding_out([deep], **TINY).locate(wide(office))
     assert (found["floor"][found["located"]] == -1).all()
+
+
+def test_a_row_without_a_fix_takes_no_digits_from_the_others(apart):
+    city = apart[0][1]
+    without_fix = city.frame.from_degrees([[0.0, 0.0]])
+    far = dataclasses.replace(city[:1], position=without_fix)
+    disturbed = joined(city, far)
+    assert module._corner(disturbed) == module._corner(city)
 
 
 def test_the_same_seed_gives_the_same_localizer(office, positions):
