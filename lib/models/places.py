@@ -175,9 +175,9 @@ def _distinct(label: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
 def _cell_for(label: np.ndarray) -> float:
     """Side of the grid in metres that suits rows; 0 if their positions are reference points.
 
-    About `CELLS` cells hold rows, or `REVISITED` times fewer than there are spots. A spot is a thousandth of the extent
-    wide: where most rows were sent from one yard, the other rows count. The extent is that of the usual range: a row at
-    latitude, longitude 0, 0 would make one spot of a whole city.
+    About `CELLS` cells hold rows, or `REVISITED` times fewer than there are spots, but at least two. A spot is a
+    thousandth of the extent wide: where most rows were sent from one yard, the other rows count. The extent is that of
+    the usual range: a row at latitude, longitude 0, 0 would make one spot of a whole city.
     """
     reference_points, _ = _distinct(label, 0.0)
     if len(label) >= REVISITED * len(reference_points):
@@ -187,7 +187,8 @@ def _cell_for(label: np.ndarray) -> float:
     side = max(extent, 1.0)
     spots, _ = _distinct(label, side / 1000)
     spots = spots * [1, 1, side / 1000, side / 1000]
-    wanted = min(CELLS, len(spots) // REVISITED)
+    least = min(2, len(spots))  # of one place, nothing can be told
+    wanted = min(CELLS, max(least, len(spots) // REVISITED))
     while len(_distinct(spots, side)[0]) < wanted:
         side /= 1.1
     return float(side)

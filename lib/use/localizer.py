@@ -113,7 +113,8 @@ class Localizer(Estimator):
         """Learn from the training rows, and calibrate the uncertainty on the validation rows.
 
         Raises:
-            ValueError: if names repeat, or a set has too few rows that hear something to learn or to calibrate.
+            ValueError: if names repeat, a set has too few rows that hear something to learn or to calibrate, or all
+                rows are at one place.
         """
         require_rows(train, validation)
         learning, calibrating, shifted, origins = [], [], [], []
@@ -181,8 +182,8 @@ class Localizer(Estimator):
             settings: see the class.
 
         Raises:
-            ValueError: if names repeat, a set has too few rows that hear something to hold some out, there are no
-                groups where whole ones are to be held out, or the settings are wrong.
+            ValueError: if names repeat, a set has too few rows that hear something to hold some out, all rows are at
+                one place, there are no groups where whole ones are to be held out, or the settings are wrong.
         """
         require_rows(fingerprints, fingerprints)
         localizer = cls(**settings)

@@ -344,6 +344,30 @@ def test_what_cannot_be_fitted_is_said(office, change, arguments, message):
         Localizer.holding_out(change(office), **arguments, **TINY)
 
 
+def at_one_place(fingerprints, **fields):
+    """The same scans, all of them taken where the first one was."""
+    for name in ("building", "floor", "position"):
+        fields[name] = np.repeat(getattr(fingerprints, name)[:1], len(fingerprints), axis=0)
+    return dataclasses.replace(fingerprints, **fields)
+
+
+def test_of_rows_at_one_place_there_is_nothing_to_tell(office):
+    message = r"office: expected rows at two places or more, to tell apart. Received: all \d+ rows at one place"
+    with pytest.raises(ValueError, match=message):
+        Localizer.holding_out([at_one_place(office)], **TINY)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_an_environment_of_one_place_is_told_from_others(office, apart):
+    kiosk = at_one_place(apart[0][0][:200], name="kiosk")
+    kiosk = dataclasses.replace(kiosk, transmitters=tuple(f"kiosk {name}" for name in kiosk.transmitters))
+    fitted = Localizer.holding_out([office, kiosk], **TINY)
+    found = fitted.locate(wide(kiosk))
+    found = found[found["located"]]
+    assert (found["environment"] == "kiosk").all()
+    np.testing.assert_allclose(found[["x", "y"]], kiosk.position[: len(found)], atol=1e-2)
+
+
 def test_held_out_rows_are_no_copies_of_the_others(campus):
     kept, held_out = protocols.held_out(campus, 0.1)
     assert len(held_out) == pytest.approx(len(campus) / 10, rel=0.2)
