@@ -31,6 +31,8 @@ with quiet_import():
 
 FORMAT, VERSION = "fingerprint-localizer", 1
 MODEL, DESCRIPTION = "model.keras", "localizer.json"
+CARD, MAP = "card.md", "map.png"  # that may lie beside them, see `lib/use/card.py`
+FILES = (MODEL, DESCRIPTION, CARD, MAP)
 LEVELS = (0.5, 0.9)  # of the radii
 PACKAGES = ("keras", "tensorflow", "numpy")  # whose versions a localizer records
 
@@ -313,8 +315,12 @@ class Localizer(Estimator):
 
     # === Save and load ===
 
-    def save(self, directory: Path | str) -> None:
+    def save(self, directory: Path | str, card: Mapping[str, bytes] | None = None) -> None:
         """Write the localizer beside `directory` and move it there whole; a localizer that is there is replaced.
+
+        Args:
+            directory: where it is put.
+            card: contents of `CARD` and `MAP`, see `lib/use/card.py`; None writes none.
 
         Raises:
             ValueError: if something else is there.
@@ -337,6 +343,8 @@ class Localizer(Estimator):
             description["sha256"] = _checksum(description)
             text = json.dumps(description, indent=1, allow_nan=False)
             (complete / DESCRIPTION).write_text(text + "\n")
+            for name, content in (card or {}).items():
+                (complete / name).write_bytes(content)
             if directory.exists():
                 directory.rename(Path(scratch) / "replaced")
             complete.rename(directory)
@@ -377,7 +385,7 @@ def require_replaceable(directory: Path | str) -> None:
         return
     names = {directory.name}
     if directory.is_dir():
-        names = {path.name for path in directory.iterdir()} - {MODEL, DESCRIPTION}
+        names = {path.name for path in directory.iterdir()}.difference(FILES)
     if names:
         first = ", ".join(sorted(names)[:3])
         raise ValueError(f"{directory} holds what is no localizer, and is not replaced: {first}")
