@@ -278,7 +278,7 @@ def _coverage(rows: Sequence[Mapping]) -> str:
         for level in _levels(row):
             line = {
                 "area": row["environment"],
-                "promised": f"{level} %",
+                "promised": f"{level}%",
                 "observed": f"{row[f'coverage_{level}']:.1%}",
                 "median radius (m)": f"{row[f'radius_{level}']:,.2f}",
             }
@@ -404,7 +404,7 @@ def draw_map(localizer: Localizer, learning: Sequence[FingerprintSet], held_out:
     """
     shapes = [_shape(fingerprints) for fingerprints in learning]
     height = MAP_WIDTH * max(shapes) + 1
-    figure = Figure(figsize=(MAP_WIDTH * len(learning), height), layout="constrained")
+    figure = Figure(figsize=(MAP_WIDTH * len(learning), height), layout="compressed")
     panels = figure.subplots(1, len(learning), squeeze=False)[0]
     for number, axis in enumerate(panels):
         _draw_area(axis, localizer, number, learning[number], held_out[number])
@@ -424,7 +424,7 @@ def _draw_area(
     """One environment's panel."""
     asked = held_out[_is_located(localizer, held_out)]
     points = np.unique(learning.position, axis=0)
-    axis.scatter(*points.T, s=6, color="0.8", linewidth=0, label="survey")
+    axis.scatter(*points.T, s=6, color="0.8", linewidth=0)
     title = f"{learning.name}: {len(asked):,} held-out scans"
     if len(asked):
         error = _map_errors(localizer, number, asked)
@@ -436,7 +436,7 @@ def _draw_area(
     margin = MARGIN * max(*(high - low), 1.0)
     axis.set_xlim(low[0] - margin, high[0] + margin)
     axis.set_ylim(low[1] - margin, high[1] + margin)
-    axis.set_aspect("equal", adjustable="datalim")
+    axis.set_aspect("equal")
     axis.set(xlabel="east (m)", ylabel="north (m)", title=title)
 
 
