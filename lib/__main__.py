@@ -98,14 +98,6 @@ def listed_option(name: str, of: Callable[[str], object] = str, **settings):
     )
 
 
-def marker(text: str) -> float | str:
-    """A value that stands for "not heard": a number where it is one."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
 # === Options that commands share ===
 
 
@@ -123,7 +115,7 @@ def reading_options(command: Callable) -> Callable:
             "--transmitters", metavar="NAME,...", help="The columns that are transmitters, such as 'WAP*'; no others."
         ),
         listed_option(
-            "--not-heard", marker, metavar="VALUE,...", help="What else stands for “not heard”, such as 100 or -inf."
+            "--not-heard", metavar="VALUE,...", help="What else stands for “not heard”, such as 100 or -inf."
         ),
         listed_option(
             "--measured", float, metavar="VALUE,...", help="Values that are RSSI although they look like a marker: 0."
@@ -156,12 +148,13 @@ def options_of(settings: dict, remembered: tuple = ()):
         settings: of the command; those of `reading_options` are removed.
         remembered: markers of "not heard" that the localizer was fitted with.
     """
+    from lib.data.forms import as_marker
     from lib.data.reading import Options
 
     tell = None if settings.pop("quiet") else lambda paragraph: click.echo(paragraph, err=True)
     names = ("ignore", "transmitters", "measured", "duplicates", "keep_far")
     chosen = {name: settings.pop(name) for name in names}
-    not_heard = (*remembered, *settings.pop("not_heard"))
+    not_heard = (*remembered, *map(as_marker, settings.pop("not_heard")))
     return Options(columns=dict(settings.pop("columns")), not_heard=not_heard, **chosen), tell
 
 
@@ -202,7 +195,8 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     """
     from lib.data import protocols
     from lib.data.names import Spellings
-    from lib.use.localizer import Localizer, require_replaceable
+    from lib.use import card
+    from lib.use.localizer import CARD, Localizer, require_replaceable
 
     require_replaceable(output)
     options, tell = options_of(reading)
@@ -220,11 +214,12 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
         settings["batch_size"] = batch_size
     if hidden:
         settings["network"] = {"hidden": hidden}
+    settings["not_heard"] = options.not_heard
     localizer = Localizer.holding_out(learning, seed, whole_groups=whole_devices, **settings)
-    localizer.not_heard = options.not_heard
-    report([localizer.evaluate(rows, levels) for rows in held_out])
-    localizer.save(output)
-    click.echo(f"\n{output}: {len(localizer.transmitters):,} transmitters")
+    rows = card.evaluations(localizer, learning, held_out, levels)
+    report(rows)
+    localizer.save(output, card=card.files(localizer, learning, held_out, rows))
+    click.echo(f"\n{output}: {len(localizer.transmitters):,} transmitters; {output / CARD} is its model card")
     return DONE
 
 
@@ -280,7 +275,9 @@ def evaluate(localizer, sources, levels, **reading) -> int:
 
     fitted = Localizer.load(localizer)
     options, tell = options_of(reading, fitted.not_heard)
-    only_name = fitted.environments[0].name if len(fitted.environments) == 1 else None
+    only_name = None
+    if len(fitted.environments) == 1:
+        only_name = fitted.environments[0].name
     rows = []
     for source in sources:
         fingerprints = fingerprints_of(source, options, Spellings(fitted.transmitters), tell, only_name)
@@ -334,20 +331,11 @@ def fingerprints_of(source: str, options, known, tell, name: str | None = None):
     return reading.read_fingerprints(path or source, name, options, known, tell)
 
 
-def as_text(name: str, value: float | int | str) -> str:
-    """A value of an evaluation: a share in %, a number, or a name."""
-    if name.endswith("_hit") or name.startswith(("located", "coverage")):
-        return f"{value:.1%}"
-    if isinstance(value, float):
-        return f"{value:,.2f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return value
-
-
 def report(rows: list[dict]) -> None:
     """Print evaluations, a column each: metres, and shares in %."""
     import pandas as pd
+
+    from lib.use.card import as_text
 
     texts = []
     for row in rows:

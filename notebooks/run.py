@@ -15,6 +15,8 @@ from pathlib import Path
 
 import papermill
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
+
 from lib import stderr_in
 from lib.experiments import settings
 

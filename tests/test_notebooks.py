@@ -25,6 +25,16 @@ PROFILES = {
     name: profile.get("notebooks", {})
     for name, profile in yaml.safe_load((ROOT / "notebooks" / "settings.yaml").read_text())["profiles"].items()
 }
+FINDS_LIBRARY = """
+import importlib.util, json, sys
+
+for cell in json.load(sys.stdin):
+    before = list(sys.path)
+    exec(cell)
+    found = importlib.util.find_spec("lib")
+    print(found.origin if found else "none")
+    sys.path[:] = before
+"""
 NBVAL = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider", "-q")
 
 
@@ -35,6 +45,13 @@ def tags(cell) -> list[str]:
 def environment(outputs: Path) -> dict[str, str]:
     chosen = {"DATA": "simulated", "PROFILE": "smoke", "FINGERPRINT_OUTPUTS": str(outputs), "PYTHONPATH": str(ROOT)}
     return os.environ | chosen
+
+
+def without_path(outputs: Path) -> dict[str, str]:
+    """The environment of a program that knows nothing of the repository, such as VS Code."""
+    variables = environment(outputs)
+    del variables["PYTHONPATH"]
+    return variables
 
 
 def run_nbval(notebooks: list[Path], outputs: Path, **variables) -> subprocess.CompletedProcess:
@@ -99,6 +116,26 @@ def test_definitions_over_ten_lines_live_in_the_library(notebook):
             for node in ast.walk(ast.parse(cell["source"])):
                 if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     assert node.end_lineno - node.lineno <= 10, node.name
+
+
+def test_each_finds_the_library_in_its_own_folder_and_in_the_root(tmp_path):
+    cells = []
+    for path in NOTEBOOKS:
+        content = nbformat.read(path, as_version=4)
+        first = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
+        before_library, _, _ = first["source"].partition("\nfrom lib")
+        cells.append(before_library)
+    for folder in (ROOT / "notebooks", ROOT):
+        finished = subprocess.run(
+            [sys.executable, "-c", FINDS_LIBRARY],
+            input=json.dumps(cells),
+            cwd=folder,
+            env=without_path(tmp_path),
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert finished.stdout.split() == [str(ROOT / "lib" / "__init__.py")] * len(NOTEBOOKS), folder
 
 
 def test_an_unknown_parameter_is_an_error(monkeypatch):
@@ -185,6 +222,21 @@ def test_nbval_really_compares(tmp_path):
 
 
 # === Whole runs ===
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_in_its_own_folder_by_nbconvert(tmp_path):
+    convert = [sys.executable, "-m", "nbconvert", "--to", "notebook", "--execute", "--output-dir", str(tmp_path)]
+    finished = subprocess.run(
+        [*convert, "01_explore_rssi.ipynb"],
+        cwd=ROOT / "notebooks",
+        env=without_path(tmp_path / "outputs"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    assert (tmp_path / "01_explore_rssi.ipynb").exists()
 
 
 def run_make(checkout: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:

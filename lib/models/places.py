@@ -27,6 +27,9 @@ REVISITED = 4  # rows a position, from which on positions are reference points
 CELLS = 600  # of a grid that hold rows, about
 FLOOR_SIGMAS, BUILDING_SIGMAS = 4.0, 8.0  # how far another floor or building is, in the places' sigma
 SIGMA_OF_CELL, SIGMA_OF_SPACING = 2 / 3, 2.0  # the default sigma in sides of a cell, or in spacings of points
+FEW, FEW_SHARE = 3, 0.01  # positions on each side that may be far from all others: so many, or this share if it is more
+MOST_SHARE = 0.1  # of the positions that may be: of ten or fewer none is
+FAR = 3.0  # beyond the others, in their extent
 NEIGHBOURS = {"offsets": (0.0,), "share": 0.5, "width": 0.03, "strongest": 24}  # see `with_votes` and `Neighbours`
 
 
@@ -127,6 +130,26 @@ def labels(fingerprints: FingerprintSet) -> np.ndarray:
     return np.column_stack([building, floor, fingerprints.position])
 
 
+def usual_range(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The range of positions without a few that are far from all others, as of trackers that had no fix.
+
+    Args:
+        position: (n, 2) metres. Equal positions count once.
+
+    Returns:
+        (2,) and (2,) metres, the least and the greatest east and north.
+    """
+    different = np.unique(position, axis=0)
+    ascending = np.sort(different, axis=0)
+    few = int(min(max(FEW, FEW_SHARE * len(different)), MOST_SHARE * len(different)))
+    low = ascending[few]
+    high = ascending[-1 - few]
+    reach = FAR * np.max(high - low)
+    is_usual = (different >= low - reach) & (different <= high + reach)
+    usual = different[is_usual.all(axis=1)]
+    return usual.min(axis=0), usual.max(axis=0)
+
+
 def joined(environments: Sequence[Places]) -> Places:
     """The places of several environments, numbered in this order."""
     counts = [len(places) for places in environments]
@@ -152,17 +175,20 @@ def _distinct(label: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
 def _cell_for(label: np.ndarray) -> float:
     """Side of the grid in metres that suits rows; 0 if their positions are reference points.
 
-    About `CELLS` cells hold rows, or `REVISITED` times fewer than there are spots. A spot is a thousandth of the extent
-    wide: where most rows were sent from one yard, the other rows count.
+    About `CELLS` cells hold rows, or `REVISITED` times fewer than there are spots, but at least two. A spot is a
+    thousandth of the extent wide: where most rows were sent from one yard, the other rows count. The extent is that of
+    the usual range: a row at latitude, longitude 0, 0 would make one spot of a whole city.
     """
     reference_points, _ = _distinct(label, 0.0)
     if len(label) >= REVISITED * len(reference_points):
         return 0.0
-    extent = np.ptp(label[:, 2:], axis=0).max()
+    low, high = usual_range(label[:, 2:])
+    extent = np.max(high - low)
     side = max(extent, 1.0)
     spots, _ = _distinct(label, side / 1000)
     spots = spots * [1, 1, side / 1000, side / 1000]
-    wanted = min(CELLS, len(spots) // REVISITED)
+    least = min(2, len(spots))  # of one place, nothing can be told
+    wanted = min(CELLS, max(least, len(spots) // REVISITED))
     while len(_distinct(spots, side)[0]) < wanted:
         side /= 1.1
     return float(side)

@@ -95,8 +95,8 @@ class Unified(NetworkEstimator):
         """Learn from training and validation rows.
 
         Raises:
-            ValueError: if there are no rows to learn from, `environments` has not one mapping for each environment, or
-                environments that have a transmitter in common are to share columns.
+            ValueError: if there are no rows to learn from, all are at one place, `environments` has not one mapping for
+                each environment, or environments that have a transmitter in common are to share columns.
             MemoryError: if the rows do not fit in what is available.
         """
         require_rows(train, validation)
@@ -164,9 +164,14 @@ class Unified(NetworkEstimator):
                 grid = own_settings.get("grid") or {}
                 places_of_each.append(Places.of(fingerprints, **grid))
             all_places = places.joined(places_of_each)
+            if len(all_places) == 1:
+                raise ValueError(
+                    f"{learning[0].name}: expected rows at two places or more, to tell apart. Received: all "
+                    f"{len(learning[0]):,} rows at one place (building, floor and position). Survey more places"
+                )
             return PlaceDecoder(all_places, **self.decoder, name="decoder"), PlaceLoss(all_places)
-        lower = [fingerprints.position.min(axis=0) for fingerprints in learning]
-        upper = [fingerprints.position.max(axis=0) for fingerprints in learning]
+        ranges = [places.usual_range(fingerprints.position) for fingerprints in learning]
+        lower, upper = zip(*ranges, strict=True)
         decoder = CoordinateDecoder(lower, upper, name="decoder")
         return decoder, CoordinateLoss(decoder, distance=self.head == "distance")
 

@@ -26,6 +26,7 @@ from lib.data.frames import Frame
 from lib.data.names import Spellings
 from lib.models import training
 from lib.models.estimator import Estimator, Located, require_rows
+from lib.models.places import usual_range
 from lib.models.unified import Unified
 from lib.use import convert, runtime
 from lib.use.conformal import Calibration
@@ -34,6 +35,8 @@ from lib.use.runtime import DESCRIPTION, KERAS_FILE, LABELS, LEVELS, ONNX_FILE, 
 with quiet_import():
     import keras
 
+CARD, MAP = "card.md", "map.png"  # that may lie beside its files, see `lib/use/card.py`
+FILES = (KERAS_FILE, ONNX_FILE, DESCRIPTION, CARD, MAP)
 PACKAGES = ("keras", "tensorflow", "numpy")  # whose versions a localizer records
 
 
@@ -109,7 +112,8 @@ class Localizer(Estimator):
         """Learn from the training rows, and calibrate the uncertainty on the validation rows.
 
         Raises:
-            ValueError: if names repeat, or a set has too few rows that hear something to learn or to calibrate.
+            ValueError: if names repeat, a set has too few rows that hear something to learn or to calibrate, or all
+                rows are at one place.
         """
         require_rows(train, validation)
         learning, calibrating, shifted, origins = [], [], [], []
@@ -177,8 +181,8 @@ class Localizer(Estimator):
             settings: see the class, `not_heard` among them.
 
         Raises:
-            ValueError: if names repeat, a set has too few rows that hear something to hold some out, there are no
-                groups where whole ones are to be held out, or the settings are wrong.
+            ValueError: if names repeat, a set has too few rows that hear something to hold some out, all rows are at
+                one place, there are no groups where whole ones are to be held out, or the settings are wrong.
         """
         require_rows(fingerprints, fingerprints)
         localizer = cls(**settings)
@@ -290,8 +294,12 @@ class Localizer(Estimator):
 
     # === Save and load ===
 
-    def save(self, directory: Path | str) -> None:
+    def save(self, directory: Path | str, card: Mapping[str, bytes] | None = None) -> None:
         """Write the localizer beside `directory` and move it there whole; a localizer that is there is replaced.
+
+        Args:
+            directory: where it is put.
+            card: contents of `CARD` and `MAP`, see `lib/use/card.py`; None writes none.
 
         Raises:
             ValueError: if something else is there.
@@ -305,6 +313,8 @@ class Localizer(Estimator):
             self.model.save(complete / KERAS_FILE)
             convert.write(self.model, complete / ONNX_FILE)
             runtime.write_description(complete, self._description())
+            for name, content in (card or {}).items():
+                (complete / name).write_bytes(content)
             if directory.exists():
                 directory.rename(Path(scratch) / "replaced")
             complete.rename(directory)
@@ -356,7 +366,7 @@ def require_replaceable(directory: Path | str) -> None:
         return
     names = {directory.name}
     if directory.is_dir():
-        names = {path.name for path in directory.iterdir()} - {KERAS_FILE, ONNX_FILE, DESCRIPTION}
+        names = {path.name for path in directory.iterdir()}.difference(FILES)
     if names:
         first = ", ".join(sorted(names)[:3])
         raise ValueError(f"{directory} holds what is no localizer, and is not replaced: {first}")
@@ -460,8 +470,9 @@ def _audible(learning: FingerprintSet, calibrating: FingerprintSet) -> tuple[Fin
 
 
 def _corner(fingerprints: FingerprintSet) -> tuple[float, float]:
-    """(east, north) whole metres, at most the least of any row."""
-    return tuple(np.floor(fingerprints.position.min(axis=0)).tolist())
+    """(east, north) whole metres, the corner of the rows' usual range: a far row would cost float32 its digits."""
+    low, _ = usual_range(fingerprints.position)
+    return tuple(np.floor(low).tolist())
 
 
 def _shifted(fingerprints: FingerprintSet, origin: tuple[float, float]) -> FingerprintSet:

@@ -5,6 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import optimize, special
 from scipy.spatial.distance import cdist
 
@@ -69,6 +71,38 @@ def test_the_grid_fits_a_few_rows_and_rows_from_one_yard(city):
     rows = np.concatenate([np.arange(len(city)), np.resize(np.arange(len(city)), len(yard))])
     crowded = dataclasses.replace(city[rows], position=np.concatenate([city.position, yard]))
     assert Places.of(crowded).sigma[0] > 0.7 * Places.of(city).sigma[0]
+
+
+far_metres = st.floats(1e5, 1e7) | st.floats(-1e7, -1e5)
+far_positions = st.lists(st.tuples(far_metres, far_metres), min_size=1, max_size=3)
+
+
+@settings(max_examples=20)
+@given(far_positions, st.integers(60, 500))
+def test_a_few_far_rows_leave_the_grid_as_it_was(city, far, n_rows):
+    usual = city[:n_rows]
+    position = np.concatenate([usual.position, far])
+    rows = np.minimum(np.arange(len(position)), n_rows - 1)
+    disturbed = dataclasses.replace(usual[rows], position=position)
+    clean_cell = places._cell_for(places.labels(usual))
+    assert clean_cell / 1.5 < places._cell_for(places.labels(disturbed)) < 1.5 * clean_cell
+    for found, expected in zip(places.usual_range(position), places.usual_range(usual.position), strict=True):
+        assert np.array_equal(found, expected)
+
+
+def test_the_usual_range_is_that_of_all_rows_where_none_is_far(city):
+    corridor = np.column_stack([np.linspace(0, 80, 50), np.zeros(50)])
+    side_room = [[40.0, 6.0]]
+    for position in (city.position, city.position[:3], np.concatenate([corridor, side_room]), np.zeros((1, 2))):
+        low, high = places.usual_range(position)
+        assert np.array_equal(low, position.min(axis=0))
+        assert np.array_equal(high, position.max(axis=0))
+
+
+def test_rows_without_a_fix_count_once_however_many_they_are(city):
+    without_fix = np.tile([[-4e5, -5.7e6]], (300, 1))
+    low, high = places.usual_range(np.concatenate([city.position, without_fix]))
+    assert np.array_equal([low, high], [city.position.min(axis=0), city.position.max(axis=0)])
 
 
 @pytest.mark.parametrize(("setting", "value"), [("cell", -1), ("sigma", 0), ("margin", -1)])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.data import protocols, reading, simulate
-from lib.data.fingerprints import Scans, in_common
+from lib.data.fingerprints import Scans, in_common, joined
 from lib.data.frames import Frame
 from lib.use import localizer as module
 from lib.use import runtime
@@ -214,6 +214,14 @@ def test_basements_are_floors(office, quick_fit):
     assert (found["floor"][found["located"]] == -1).all()
 
 
+def test_a_row_without_a_fix_takes_no_digits_from_the_others(apart):
+    city = apart[0][1]
+    without_fix = city.frame.from_degrees([[0.0, 0.0]])
+    far = dataclasses.replace(city[:1], position=without_fix)
+    disturbed = joined(city, far)
+    assert module._corner(disturbed) == module._corner(city)
+
+
 def test_the_same_seed_gives_the_same_localizer(office, positions):
     same = Localizer.holding_out([office], 1, **TINY).locate(wide(office))
     pd.testing.assert_frame_equal(positions, same)
@@ -337,6 +345,30 @@ def test_each_environment_can_be_calibrated_in_its_own_way(office, parts, quick_
 def test_what_cannot_be_fitted_is_said(office, change, arguments, message):
     with pytest.raises(ValueError, match=message):
         Localizer.holding_out(change(office), **arguments, **TINY)
+
+
+def at_one_place(fingerprints, **fields):
+    """The same scans, all of them taken where the first one was."""
+    for name in ("building", "floor", "position"):
+        fields[name] = np.repeat(getattr(fingerprints, name)[:1], len(fingerprints), axis=0)
+    return dataclasses.replace(fingerprints, **fields)
+
+
+def test_of_rows_at_one_place_there_is_nothing_to_tell(office):
+    message = r"office: expected rows at two places or more, to tell apart. Received: all \d+ rows at one place"
+    with pytest.raises(ValueError, match=message):
+        Localizer.holding_out([at_one_place(office)], **TINY)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_an_environment_of_one_place_is_told_from_others(office, apart):
+    kiosk = at_one_place(apart[0][0][:200], name="kiosk")
+    kiosk = dataclasses.replace(kiosk, transmitters=tuple(f"kiosk {name}" for name in kiosk.transmitters))
+    fitted = Localizer.holding_out([office, kiosk], **TINY)
+    found = fitted.locate(wide(kiosk))
+    found = found[found["located"]]
+    assert (found["environment"] == "kiosk").all()
+    np.testing.assert_allclose(found[["x", "y"]], kiosk.position[: len(found)], atol=1e-2)
 
 
 def test_held_out_rows_are_no_copies_of_the_others(campus):
