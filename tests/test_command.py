@@ -28,10 +28,12 @@ def run(monkeypatch, capsys):
     def with_arguments(*arguments):
         monkeypatch.setattr(sys, "argv", ["lib", *map(str, arguments)])
         try:
-            command.main()
+            command.run()
         except SystemExit as end:
-            return end.code if isinstance(end.code, str) else capsys.readouterr().err
-        return capsys.readouterr().out
+            said = capsys.readouterr()
+            if isinstance(end.code, str):
+                return end.code
+            return said.err if end.code == 2 else said.out
 
     return with_arguments
 
@@ -64,7 +66,9 @@ def fit(tmp_path_factory):
             contextlib.redirect_stderr(io.StringIO()) as progress,
         ):
             patched.setattr(sys, "argv", ["lib", "fit", *arguments, "--output", str(directory), *SMALL])
-            command.main()
+            with pytest.raises(SystemExit) as end:
+                command.run()
+            assert end.value.code == 0
         return directory, printed.getvalue(), progress.getvalue()
 
     return of
@@ -105,7 +109,7 @@ def test_predict_is_the_same_for_scans_in_every_form(run, fitted, files, tmp_pat
     directory, *_ = fitted
     tables = {}
     for form in ("wide", "long"):
-        run("predict", directory, files / f"{form}.csv", "--form", form, "--output", tmp_path / "found.csv")
+        run("predict", directory, files / f"{form}.csv", "--output", tmp_path / "found.csv")
         tables[form] = pd.read_csv(tmp_path / "found.csv", index_col="scan")
     run("predict", directory, files / "marked.csv", "--not-heard", "-200", "--output", tmp_path / "found.csv")
     tables["marked"] = pd.read_csv(tmp_path / "found.csv", index_col="scan")
@@ -145,8 +149,8 @@ def test_whole_devices_can_be_held_out(of_devices):
 def test_every_command_explains_itself(run, name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["lib", name, "--help"])
     with pytest.raises(SystemExit) as end:
-        command.main()
-    assert end.value.code == 0 and f"usage: python -m lib {name}" in capsys.readouterr().out
+        command.run()
+    assert end.value.code == 0 and f"Usage: python -m lib {name}" in capsys.readouterr().out
 
 
 # === What goes wrong is one line ===
@@ -155,7 +159,7 @@ def test_every_command_explains_itself(run, name, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit", "office", "--output", "{new}"], "expected NAME=file.csv or one of ujiindoorloc, lorawan_antwerp"),
+        (["fit", "office", "--output", "{new}"], "expected NAME=file or one of ujiindoorloc, lorawan_antwerp"),
         (["fit", "office={files}/none.csv", "--output", "{new}"], "No such file or directory"),
         (["fit", "office={files}/wide.csv", "--output", "{new}"], r"wide\.csv: expected columns x, y or latitude"),
         (["fit", "a={files}/town.csv", "a={files}/town.csv", "--output", "{new}", *SMALL], "sets with different names"),
@@ -165,17 +169,18 @@ def test_every_command_explains_itself(run, name, monkeypatch, capsys):
             "between 0 and 1. Received: 2.0",
         ),
         (["predict", "{new}", "{files}/wide.csv"], "holds no localizer"),
-        (["predict", "{fitted}", "{files}/marked.csv"], "scan scan 0, transmitter WAP.*Received: -200"),
-        (["predict", "{fitted}", "{files}/wide.csv", "--form", "long"], "expected the columns scan, transmitter, rssi"),
+        (["predict", "{fitted}", "{files}/marked.csv"], "values are -200, as if that stood for .*--not-heard -200"),
         (["predict", "{fitted}", "{files}/wide.csv", "--levels", "90"], "`levels` must be between 0 and 1"),
-        (["evaluate", "{fitted}", "{files}/office.csv"], "expected NAME=file.csv or one of"),
+        (["evaluate", "{fitted}", "{files}/office.csv"], "expected NAME=file or one of"),
         (["evaluate", "{fitted}", "home={files}/office.csv"], "must be of office, town. Received: home"),
     ],
 )
 def test_an_error_is_one_line_and_leaves_nothing(run, files, fitted, tmp_path, arguments, message):
     places = {"files": files, "fitted": fitted[0], "new": tmp_path / "new"}
     said = run(*(argument.format(**places) for argument in arguments))
-    assert re.match(f"error: .*{message}", said) and "\n" not in said
+    *told, error = said.splitlines()
+    assert re.match(f"error: .*{message}", error)
+    assert all(line.startswith(str(files)) for line in told), "says what it read, and nothing else"
     assert not list(tmp_path.iterdir())
 
 
@@ -187,7 +192,7 @@ def test_a_process_says_it_without_a_traceback(tmp_path):
         text=True,
         check=False,
     )
-    assert finished.returncode == 1 and finished.stdout == ""
+    assert finished.returncode == 2 and finished.stdout == ""
     assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
 
 

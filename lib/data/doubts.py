@@ -21,7 +21,7 @@ SAMPLED = 100_000  # readings, to find the value that most have
 LEAST_ROWS, LEAST_RANGE_DB = 20, 1.0
 # A position is far that lies so many extents, and metres more, outside of the quantiles of all: few rows, or else they
 # belong together.
-BULK, FAR_EXTENTS, FAR_METRES = (0.02, 0.98), 3.0, 100.0
+BULK, FAR_EXTENTS, FAR_METRES, FAR_DEGREES = (0.02, 0.98), 3.0, 100.0, 1.0
 MOST_FAR, MOST_FAR_SHARE = 3, 0.005
 
 
@@ -88,7 +88,7 @@ def other_columns(readings: Readings, measured: Sequence) -> tuple[Readings, lis
     sentences = marker_values(varying_dbm, measured)
 
     is_other = is_constant | (in_every_row & (2 * impossible > count))
-    is_steady = in_every_row & ~is_other & (highest - lowest < LEAST_RANGE_DB)
+    is_steady = in_every_row & ~is_other & (highest < lowest + LEAST_RANGE_DB)
     if is_steady.any():
         steady = [readings.transmitters[number] for number in np.flatnonzero(is_steady)]
         sentences.append(f"Every row hears these nearly alike, --ignore leaves them out: {listed(steady)}")
@@ -143,15 +143,20 @@ def one_spelling(readings: Readings) -> tuple[Readings, list[str]]:
     return without(joined, is_further), [sentence]
 
 
-def without_fix(position: np.ndarray) -> np.ndarray:
-    """(n,) bool: which of (n, 2) coordinates are (0, 0) although the others are far from it."""
+def without_fix(position: np.ndarray, margin: float) -> np.ndarray:
+    """(n,) bool: which of (n, 2) coordinates are (0, 0) although the others are farther from it than their extent.
+
+    Args:
+        position: coordinates, in metres or degrees.
+        margin: how far (0, 0) is at least, in the same unit.
+    """
     at_zero = (position == 0).all(axis=1)
     others = position[~at_zero]
     if not len(others) or not at_zero.any():
         return np.zeros(len(position), dtype=bool)
     low, high = np.quantile(others, BULK, axis=0)
-    extent = (high - low).max()
-    is_near = (low - extent <= 0).all() and (high + extent >= 0).all()
+    reach = max(margin, (high - low).max())
+    is_near = (low - reach <= 0).all() and (high + reach >= 0).all()
     return at_zero & (not is_near)
 
 

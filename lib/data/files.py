@@ -14,14 +14,14 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 import pandas as pd
 
 from lib.data.forms import EMPTY
-from lib.data.names import listed
+from lib.data.names import Columns, listed
 
 CELLS_AT_ONCE, LEAST_ROWS = 2**21, 1000  # of a part of a table
 BLOCK = 2**20  # bytes
@@ -30,6 +30,7 @@ FALLBACK = "cp1252"  # what Windows writes
 COMPRESSIONS = {b"\x1f\x8b": ("gzip", gzip.open), b"\xfd7zXZ\x00": ("xz", lzma.open), b"BZh": ("bzip2", bz2.open)}
 ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+FIRST_ROWS = 100  # that show which decimal mark a file has
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
@@ -188,10 +189,10 @@ def header_of(file: File) -> Header:
         try:
             names = next(reader, [])
             lines = before + reader.line_num
-            row = next(reader, [])
+            rows = list(islice(reader, FIRST_ROWS))
         except csv.Error as problem:
             raise ValueError(f"{file.path}: expected a CSV with a header. Received: {problem}") from problem
-    return _header(file, names, delimiter, [row], lines)
+    return _header(file, names, delimiter, rows, lines)
 
 
 def _header(file: File, names: Sequence[str], delimiter: str, rows: Sequence[Sequence[str]], lines: int) -> Header:
@@ -301,27 +302,40 @@ def json_items(file: File) -> Iterator[object]:
         if first.lstrip().startswith("["):
             yield from _whole(file, first + text.read())
             return
-        try:
-            json.loads(first)
-        except json.JSONDecodeError:
-            yield from _whole(file, first + text.read())
+        second = text.readline()
+        if not second or not _is_json(first):
+            yield from _whole(file, first + second + text.read())
             return
-        for number, line in enumerate(chain([first], text), start=1):
+        for number, line in enumerate(chain([first, second], text), start=1):
             if line.strip():
                 yield _parsed(file, line, number)
 
 
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
 def _whole(file: File, text: str) -> list:
+    """The elements of a list, also of one that is all that an object has, or else the object itself."""
     try:
         content = json.loads(text)
     except json.JSONDecodeError as problem:
         raise ValueError(f"{file.path}: expected JSON. Received: {problem}") from problem
-    if isinstance(content, dict):
-        lists = [
-            value for value in content.values() if isinstance(value, list) and value and isinstance(value[0], dict)
-        ]
-        return lists[0] if len(lists) == 1 and len(content) == 1 else [content]
-    return content
+    if isinstance(content, list):
+        return content
+    values = list(content.values())
+    if len(values) == 1 and isinstance(values[0], list) and values[0] and not _is_reading(values[0][0]):
+        return values[0]
+    return [content]
+
+
+def _is_reading(element) -> bool:
+    """Whether an element of a list is a reading of a scan, and no scan."""
+    return not isinstance(element, dict) or {"transmitter", "rssi"} <= set(Columns().roles(list(element)))
 
 
 def _parsed(file: File, line: str, number: int):

@@ -8,6 +8,7 @@ marker, such as 100 or −200, is only that where it is declared.
 Needs NumPy alone, so that a machine that only locates can use it.
 """
 
+import dataclasses
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -304,6 +305,12 @@ def _is_number(value) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
+def as_float32(dbm: np.ndarray) -> np.ndarray:
+    """(n,) float32; what is too large for that is infinite, and no RSSI either way."""
+    with np.errstate(over="ignore"):
+        return dbm.astype(np.float32)
+
+
 def objects(values) -> list:
     """Values of any kind as Python's own, what is missing as None."""
     if hasattr(values, "isna"):
@@ -354,9 +361,9 @@ def of_table(names: Sequence[str], values, index: Sequence, columns: Columns, ru
     Raises:
         ValueError: if none of its columns is known.
     """
-    roles = columns.roles(names)
+    roles, is_long = roles_of(names, columns)
     require_once(names, roles, columns)
-    if is_long(roles):
+    if is_long:
         if "scan" not in roles:
             raise ValueError(f"expected a column that tells the scans apart (scan). Received: {listed(names)}")
         parts = [_column(values, roles[role]) for role in ("scan", "transmitter", "rssi")]
@@ -378,9 +385,14 @@ def _column(values, number: int):
     return values.iloc[:, number] if hasattr(values, "columns") else values[number]
 
 
-def is_long(roles: Mapping[str, int]) -> bool:
-    """Whether a table has a row for each reading: a column for the transmitter, and one for its RSSI."""
-    return "transmitter" in roles and "rssi" in roles
+def roles_of(names: Sequence[str], columns: Columns) -> tuple[dict[str, int], bool]:
+    """The roles of a table's columns, and whether it is long: has a column for the transmitter, and one for its RSSI.
+
+    In a long table no column is that of a transmitter, whatever the transmitters are called.
+    """
+    roles = dataclasses.replace(columns, known=Spellings()).roles(names)
+    is_long = all(role in roles and names[roles[role]] not in columns.known.numbers for role in ("transmitter", "rssi"))
+    return (roles if is_long else columns.roles(names)), is_long
 
 
 def require_once(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> None:
@@ -459,7 +471,7 @@ class Builder:
                 self.texts[self.count + int(reading)] = str(values[reading])
         self.scan.append(scan.astype(np.int32))
         self.transmitter.append(transmitter.astype(np.int32))
-        self.dbm.append(dbm.astype(np.float32))
+        self.dbm.append(as_float32(dbm))
         self.count += len(scan)
 
     def add_column(self, transmitter: int, values: Sequence, first_scan: int) -> None:
@@ -530,7 +542,7 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
             dbm.append(reading_dbm)
     scan = np.array(scan_numbers, dtype=np.int32)
     transmitter = np.array(transmitter_numbers, dtype=np.int32)
-    readings = Readings(scan, transmitter, np.array(dbm, dtype=np.float32), names, list(transmitters), texts)
+    readings = Readings(scan, transmitter, as_float32(np.array(dbm)), names, list(transmitters), texts)
     return readings, described
 
 

@@ -213,7 +213,7 @@ def _position_roles(contents: Contents) -> tuple[str, str]:
     if there:
         raise ValueError(f"{expected}. Received: both; --ignore leaves two of them out")
     columns = [*contents.called.values(), *contents.readings.transmitters]
-    raise ValueError(f"{expected}, or others named by --columns x=…,y=…. Received: {listed(columns)}")
+    raise ValueError(f"{expected}. Received: {listed(columns)}. --columns x=…,y=… names others")
 
 
 def _positions(contents: Contents, pair: tuple[str, str], options: Options) -> tuple[Frame, np.ndarray, np.ndarray]:
@@ -227,8 +227,9 @@ def _positions(contents: Contents, pair: tuple[str, str], options: Options) -> t
     raw = np.column_stack(columns)
     kept = ~np.isnan(raw).any(axis=1)
     _note_rows(contents, np.flatnonzero(~kept), "no position")
+    margin = doubts.FAR_METRES if pair == ("x", "y") else doubts.FAR_DEGREES
     if kept.any() and not options.keep_far:
-        without_fix = np.flatnonzero(kept)[doubts.without_fix(raw[kept])]
+        without_fix = np.flatnonzero(kept)[doubts.without_fix(raw[kept], margin)]
         kept[without_fix] = False
         _note_rows(contents, without_fix, "position (0, 0), as without a fix")
     if not kept.any():

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.data import files, forms
 from lib.data.forms import Builder, Readings, Rules
-from lib.data.names import OF_SCAN, Columns, listed
+from lib.data.names import OF_SCAN, ROLE_AND_RANK, Columns, listed, plain
 
 PAIRED = re.compile(r"(.*?)[ _\-.]?(\d+)")  # mac1, rssi1, mac2, rssi2
 
@@ -102,11 +102,11 @@ def _of_json(file: files.File, columns: Columns, rules: Rules) -> Contents:
 
 def _collector(names: Sequence[str], columns: Columns, rules: Rules, first_line: int | None) -> "Collector":
     """What takes a table with such columns."""
-    roles = columns.roles(names)
+    roles, is_long = forms.roles_of(names, columns)
     forms.require_once(names, roles, columns)
     if pairs := _pairs(names, roles, columns):
         return Paired(names, roles, rules, first_line, pairs)
-    if forms.is_long(roles):
+    if is_long:
         return Long(names, roles, rules, first_line)
     return Wide(names, roles, rules, first_line, columns)
 
@@ -118,8 +118,9 @@ def _pairs(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> 
         parts = PAIRED.fullmatch(name)
         if parts is None or number in roles.values() or name in columns.known.numbers:
             continue
-        for role in columns.roles([parts[1]]):
-            found.setdefault(role, {})[parts[2]] = number
+        role, _ = ROLE_AND_RANK.get(plain(parts[1]), (None, 0))
+        if role in found:
+            found[role][parts[2]] = number
     return [(number, found["rssi"][count]) for count, number in found["transmitter"].items() if count in found["rssi"]]
 
 

