@@ -236,16 +236,16 @@ def predict(localizer, scans, output, levels, **reading) -> int:
     Example:
       python -m lib predict localizer scans.csv --levels 0.5,0.95 --output positions.csv
     """
-    import pandas as pd
-
     from lib.data.reading import read_scans
     from lib.paths import replacing
+    from lib.use.frame import as_frame
     from lib.use.runtime import Runtime
 
     locator = Runtime.load(localizer)
     options, tell = options_of(reading, locator.not_heard)
     named_scans = read_scans(scans, locator.known, options, tell)
-    table = pd.DataFrame(locator.table(named_scans, levels)).set_index("scan")
+    table = as_frame(locator.table(named_scans, levels), named_scans.names)
+    table.index.name = "scan"
     if output is None:
         click.echo(table.to_csv(float_format=FLOAT), nl=False)
     else:

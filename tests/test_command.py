@@ -97,8 +97,10 @@ def of_devices(fit, sources):
 def test_fit_reports_on_rows_that_it_held_out(fitted):
     directory, printed, progress = fitted
     table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
-    assert table["environment"] == ["office", "town"] and all(15 < int(n) < 45 for n in table["rows"])
-    assert table["mean_m"] and table["coverage_90"] and len(table["floor_hit"]) == 1
+    assert table["environment"] == ["office", "office", "town", "town"]
+    assert table["model"] == ["localizer", "kNN"] * 2 and all(15 < int(n) < 45 for n in table["rows"])
+    assert len(table["mean_m"]) == 4 and len(table["coverage_90"]) == 2 and len(table["floor_hit"]) == 2
+    assert "mean (m)" in (directory / "card.md").read_text() and (directory / "map.png").stat().st_size > 1000
     assert "unified:" in progress
     environments = Localizer.load(directory).environments
     assert [environment.name for environment in environments] == ["office", "town"]
@@ -124,7 +126,30 @@ def test_predict_prints_what_the_library_says(run, fitted, files, tmp_path):
     printed = pd.read_csv(tmp_path / "printed.csv", index_col="scan")
     expected = Localizer.load(directory).locate(pd.read_csv(files / "wide.csv"), levels=(0.75,))
     assert list(printed.columns) == list(expected.columns) and "radius_75" in printed
-    np.testing.assert_allclose(printed["x"], expected["x"], rtol=1e-8)
+    np.testing.assert_allclose(printed["x"], expected["x"], atol=1e-3)
+
+
+def test_predict_says_by_its_status_that_nothing_was_located(fitted, tmp_path):
+    directory, *_ = fitted
+    path = tmp_path / "elsewhere.csv"
+    path.write_text("scan,bssid,rssi\n1,02:00:00:00:00:01,-50\n")
+    finished = subprocess.run(
+        [sys.executable, "-m", "lib", "predict", directory, path],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 1 and finished.stdout.count("\n") == 2
+    assert "0 of its 1 transmitters are known (02:00:00:00:00:01; known are" in finished.stderr
+
+
+def test_options_come_before_and_after_the_files(run, fitted, files):
+    directory, *_ = fitted
+    marked = files / "marked.csv"
+    first = run("predict", "--not-heard", "-200,-inf", "--quiet", directory, marked)
+    last = run("predict", directory, marked, "--quiet", "--not-heard", "-inf", "--not-heard", "-200")
+    assert first == last and first.count("\n") == 41
 
 
 def test_evaluate_reports_on_a_file(run, fitted, files):
@@ -141,7 +166,7 @@ def test_the_name_of_the_only_environment_can_be_left_out(run, files, of_devices
 
 def test_whole_devices_can_be_held_out(of_devices):
     directory, printed, _ = of_devices
-    assert re.search(r"^environment +office$", printed, re.MULTILINE)
+    assert re.search(r"^environment +office +office$", printed, re.MULTILINE)
     assert Localizer.load(directory).provenance["settings"]["whole_groups"] is True
 
 

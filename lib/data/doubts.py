@@ -139,7 +139,8 @@ def one_spelling(readings: Readings) -> tuple[Readings, list[str]]:
     if not is_further.any():
         return readings, []
     joined = dataclasses.replace(readings, transmitter=same[readings.transmitter].astype(np.int32))
-    sentence = f"{np.count_nonzero(is_further):,} names are other spellings of a MAC address, and taken for the same"
+    spelt = listed(readings.transmitters[number] for number in np.flatnonzero(is_further)[:3])
+    sentence = f"Other spellings of MAC addresses are taken for the same transmitters: {spelt}"
     return without(joined, is_further), [sentence]
 
 

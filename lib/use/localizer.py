@@ -30,6 +30,7 @@ from lib.models.places import usual_range
 from lib.models.unified import Unified
 from lib.use import convert, runtime
 from lib.use.conformal import Calibration
+from lib.use.frame import as_frame
 from lib.use.runtime import DESCRIPTION, KERAS_FILE, LABELS, LEVELS, ONNX_FILE, radius_column
 
 with quiet_import():
@@ -227,8 +228,7 @@ class Localizer(Estimator):
 
     def _table(self, scans: NamedScans, network: runtime.Network, levels: Sequence[float]) -> pd.DataFrame:
         columns = runtime.table(scans, self.environments, network, levels)
-        columns = {name: _nullable(values) for name, values in columns.items()}
-        return pd.DataFrame(columns, index=pd.Index(scans.names))
+        return as_frame(columns, scans.names)
 
     def _outputs(self, rssi: np.ndarray) -> Mapping[str, np.ndarray]:
         """The network's outputs, see `runtime.Network`."""
@@ -410,15 +410,6 @@ def _environment(rows: FingerprintSet, origin: tuple[float, float], calibration:
         learning_rows=len(rows),
         calibration=calibration,
     )
-
-
-def _nullable(values: np.ndarray | np.ma.MaskedArray):
-    """A column of `runtime.table` as pandas has it, with NA for what is masked."""
-    if not isinstance(values, np.ma.MaskedArray):
-        return values
-    if values.dtype.kind == "U":
-        return pd.array(values.tolist(), dtype="string")
-    return pd.arrays.IntegerArray(values.data, np.ma.getmaskarray(values))
 
 
 def _environment_numbers(located: Located) -> np.ndarray:

@@ -309,7 +309,7 @@ def test_a_transmitter_heard_twice_does_not_stop_a_file(write, duplicates, level
 def test_phones_that_spell_addresses_differently_hear_the_same_transmitters(write):
     text = "scan,x,y,mac,rssi\n1,0,0,02:AB:00:00:00:01,-60\n2,1,1,02-ab-00-00-00-01,-50\n"
     read, told = survey(write(text))
-    assert read.transmitters == ("02:AB:00:00:00:01",) and "1 names are other spellings" in told
+    assert read.transmitters == ("02:AB:00:00:00:01",) and "taken for the same transmitters: 02-ab-00-00-00-01" in told
     later = reading.read_fingerprints(write(text), "office", known=Spellings(("02ab00000001",)))
     assert later.transmitters == ("02ab00000001",)
 

@@ -137,17 +137,18 @@ def test_levels_name_the_radii(saved_localizer, scans):
 
 def test_markers_that_were_declared_at_the_fit_are_not_heard(apart, tmp_path):
     settings = {"epochs": 1, "batch_size": 64, "network": {"hidden": (8,)}}
-    made = Localizer.holding_out(apart[0][:1], not_heard=[100, "", float("nan")], **settings)
+    made = Localizer.holding_out(apart[0][:1], not_heard=[100, "lost", -np.inf], **settings)
     made.save(tmp_path / "localizer")
     first, second, *_ = made.transmitters
     scan = {first: -60, second: 100}
     for locator in (made, Localizer.load(tmp_path / "localizer"), Runtime.load(tmp_path / "localizer")):
-        assert locator.not_heard == (100, "")
+        assert locator.not_heard == (100, "lost", -np.inf)
         assert locator.locate([scan])["heard"].tolist() == [1]
+        assert locator.locate([{first: "lost", second: -np.inf}])["heard"].tolist() == [0]
         assert locator.locate([{first: -60, second: 101}], not_heard=[101])["heard"].tolist() == [1]
 
 
-@pytest.mark.parametrize("marker", [None, float("inf"), [100]])
+@pytest.mark.parametrize("marker", [None, True, [100]])
 def test_other_markers_are_refused(marker):
     with pytest.raises(ValueError, match="`not_heard` must be numbers or text"):
         Localizer(not_heard=[marker])
