@@ -101,25 +101,7 @@ def other_columns(readings: Readings, measured: Sequence) -> tuple[Readings, lis
             values += f" to {highest[number]:g}"
         descriptions.append(f"{readings.transmitters[number]} ({values} in every row)")
     sentences.append(f"Columns left out, as no transmitters: {listed(descriptions)}; --transmitters NAME keeps one")
-    return without(readings, is_other), sentences
-
-
-def without(readings: Readings, dropped: np.ndarray) -> Readings:
-    """Readings without some of the (t,) transmitters."""
-    kept = ~dropped[readings.transmitter]
-    new_number = np.cumsum(~dropped) - 1
-    numbers = np.flatnonzero(kept)
-    new_reading = dict(zip(numbers.tolist(), range(len(numbers)), strict=True)) if readings.texts else {}
-    return Readings(
-        readings.scan[kept],
-        new_number[readings.transmitter[kept]].astype(np.int32),
-        readings.dbm[kept],
-        readings.scans,
-        [name for name, is_dropped in zip(readings.transmitters, dropped, strict=True) if not is_dropped],
-        {new_reading[reading]: text for reading, text in readings.texts.items() if kept[reading]},
-        readings.scan_lines,
-        None if readings.lines is None else readings.lines[kept],
-    )
+    return readings.without(is_other), sentences
 
 
 def one_spelling(readings: Readings) -> tuple[Readings, list[str]]:
@@ -141,7 +123,7 @@ def one_spelling(readings: Readings) -> tuple[Readings, list[str]]:
     joined = dataclasses.replace(readings, transmitter=same[readings.transmitter].astype(np.int32))
     spelt = listed(readings.transmitters[number] for number in np.flatnonzero(is_further)[:3])
     sentence = f"Other spellings of MAC addresses are taken for the same transmitters: {spelt}"
-    return without(joined, is_further), [sentence]
+    return joined.without(is_further), [sentence]
 
 
 def without_fix(position: np.ndarray, margin: float) -> np.ndarray:

@@ -9,7 +9,6 @@ Needs NumPy alone, so that a machine that only locates can use it.
 """
 
 import dataclasses
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -21,6 +20,8 @@ from lib.data.names import POSITIONS, Columns, Spellings, listed
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
 EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null"))  # as text, in any case
 READINGS_AT_ONCE = 2**20
+SCALARS = (int, float, str)  # what most values of a dict are
+PLAIN_NUMBERS = {float, int, type(None)}
 DUPLICATES = ("strongest", "mean", "error")
 
 
@@ -78,6 +79,22 @@ class Readings:
     def possible(self) -> np.ndarray:
         """(k,) bool: whether a receiver may report such a value."""
         return (self.dbm >= LOWEST_DBM) & (self.dbm <= HIGHEST_DBM)
+
+    def without(self, dropped: np.ndarray) -> "Readings":
+        """Those that are not of some of the (t,) transmitters."""
+        kept = ~dropped[self.transmitter]
+        new_number = np.cumsum(~dropped) - 1
+        new_reading = np.cumsum(kept) - 1
+        return Readings(
+            self.scan[kept],
+            new_number[self.transmitter[kept]].astype(np.int32),
+            self.dbm[kept],
+            self.scans,
+            [name for name, is_dropped in zip(self.transmitters, dropped, strict=True) if not is_dropped],
+            {int(new_reading[reading]): text for reading, text in self.texts.items() if kept[reading]},
+            self.scan_lines,
+            None if self.lines is None else self.lines[kept],
+        )
 
     def where(self, reading: int) -> str:
         """A reading's place, for messages."""
@@ -193,7 +210,11 @@ def fill(rssi: np.ndarray, readings: Readings, column_of: np.ndarray, rules: Rul
         chosen = column >= 0
         rssi[readings.scan[block][chosen], column[chosen]] = readings.dbm[block][chosen]
         n_written += np.count_nonzero(chosen)
-    repeated = n_written - np.count_nonzero(rssi == rssi)
+    rows_at_once = max(1, READINGS_AT_ONCE // max(1, rssi.shape[1]))
+    n_heard = 0
+    for start in range(0, len(rssi), rows_at_once):
+        n_heard += np.count_nonzero(~np.isnan(rssi[start : start + rows_at_once]))
+    repeated = n_written - n_heard
     if repeated:
         _settle(rssi, readings, column_of, rules)
     return int(repeated)
@@ -258,6 +279,8 @@ def levels(values, rules: Rules) -> np.ndarray:
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     elif kind in "iuf":
         numbers = np.asarray(values, dtype=np.float64)
+    elif isinstance(values, list) and set(map(type, values)) <= PLAIN_NUMBERS:
+        numbers = np.array(values, dtype=np.float64)
     else:
         text_markers = [marker for marker in rules.not_heard if isinstance(marker, str)]
         numbers = np.array([level(value, text_markers) for value in objects(values)], dtype=np.float64)
@@ -390,7 +413,7 @@ def roles_of(names: Sequence[str], columns: Columns) -> tuple[dict[str, int], bo
 
     In a long table no column is that of a transmitter, whatever the transmitters are called.
     """
-    roles = dataclasses.replace(columns, known=Spellings()).roles(names)
+    roles = dataclasses.replace(columns, known=Spellings(), remembered={}, meaningless=set()).roles(names)
     is_long = all(role in roles and names[roles[role]] not in columns.known.numbers for role in ("transmitter", "rssi"))
     return (roles if is_long else columns.roles(names)), is_long
 
@@ -517,13 +540,23 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
         ValueError: if one of them is no dict, or is not to be understood.
     """
     names, described, number_of_scan = [], [], {}
-    transmitters, texts = {}, {}
-    scan_numbers, transmitter_numbers, dbm = array("i"), array("i"), array("d")
-    text_markers = [marker for marker in rules.not_heard if isinstance(marker, str)]
-    markers = {float(marker) for marker in rules.not_heard if _is_number(marker)}
+    builder, transmitters = Builder(rules), {}
+    scans, heard, values = [], [], []  # of the readings that are not in the builder yet
+
+    def flush() -> None:
+        dbm = levels(values, rules)
+        rows = np.flatnonzero(~np.isnan(dbm))
+        for name in dict.fromkeys(heard):
+            transmitters.setdefault(name, len(transmitters))
+        numbers = list(map(transmitters.__getitem__, heard))
+        came = np.array(values, dtype=object)[rows]
+        builder.add(np.array(scans, np.int64)[rows], np.array(numbers, np.int64)[rows], dbm[rows], came)
+        for collected in (scans, heard, values):
+            collected.clear()
+
     for number, item in enumerate(items):
         try:
-            about, pairs, is_reading = unpacked(item, columns)
+            about, item_heard, item_values, is_reading = unpacked(item, columns)
             key = scan_key(about) if is_reading else number
         except ValueError as problem:
             raise ValueError(f"scan {number}: {problem}") from problem
@@ -531,19 +564,15 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
             number_of_scan[key] = len(names)
             names.append(about.get("scan", len(names)))
             described.append(about)
-        for transmitter, value in pairs:
-            reading_dbm = level(value, text_markers)
-            if reading_dbm != reading_dbm or reading_dbm in markers:
-                continue
-            if reading_dbm == np.inf:
-                texts[len(dbm)] = str(value)
-            scan_numbers.append(number_of_scan[key])
-            transmitter_numbers.append(transmitters.setdefault(transmitter, len(transmitters)))
-            dbm.append(reading_dbm)
-    scan = np.array(scan_numbers, dtype=np.int32)
-    transmitter = np.array(transmitter_numbers, dtype=np.int32)
-    readings = Readings(scan, transmitter, as_float32(np.array(dbm)), names, list(transmitters), texts)
-    return readings, described
+        scans += [number_of_scan[key]] * len(item_heard)
+        heard += item_heard
+        values += item_values
+        if len(heard) >= READINGS_AT_ONCE // 16:
+            flush()
+    flush()
+    readings = builder.readings(names, list(transmitters))
+    is_other = np.array([not columns.is_transmitter(name) for name in transmitters], dtype=bool)
+    return (readings.without(is_other) if is_other.any() else readings), described
 
 
 def scan_key(about: Mapping) -> tuple:
@@ -559,8 +588,8 @@ def scan_key(about: Mapping) -> tuple:
     return tuple(about.get(role) for role in ("time", "device", "x", "y", "latitude", "longitude", "floor"))
 
 
-def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bool]:
-    """What a dict says of a scan, by role, its readings (transmitter and value), and whether it is but one of them.
+def unpacked(item, columns: Columns) -> tuple[dict, list[str], list, bool]:
+    """What a dict says of a scan, by role; what it hears, and the values; whether it is but one reading of a scan.
 
     Raises:
         ValueError: if it is no dict, or has a list that is not of readings.
@@ -576,36 +605,42 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bo
     about, others = _by_role(item, columns)
     if "transmitter" in about and "rssi" in about:
         transmitter = str(about.pop("transmitter")).strip()
-        return about, [(transmitter, about.pop("rssi"))], True
-    pairs = []
+        return about, [transmitter], [about.pop("rssi")], True
+    heard, values = [], []
     for name, value in others.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, SCALARS):
+            heard.append(name)
+            values.append(value)
+        elif isinstance(value, Mapping):
             inner, readings = _by_role(value, columns)
             about |= inner
-            pairs += _transmitters(readings, columns)
+            heard += readings
+            values += readings.values()
         elif isinstance(value, list | tuple):
-            pairs += _listed_readings(name, value, columns)
+            for transmitter, rssi in _listed_readings(name, value, columns):
+                heard.append(transmitter)
+                values.append(rssi)
         else:
-            pairs += _transmitters({name: value}, columns)
-    return about, pairs, False
+            heard.append(name)
+            values.append(value)
+    return about, heard, values, False
 
 
 def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:
     """Single values of a dict by role, and all else by name."""
-    names = [str(name) for name in item]
-    values = list(item.values())
-    about = {}
-    for role, number in columns.roles(names).items():
-        if not isinstance(values[number], Mapping | list | tuple):
-            about[role] = values[number]
-            names[number] = None
-    others = {name: value for name, value in zip(names, values, strict=True) if name is not None}
+    if columns.meaningless.issuperset(item):
+        return {}, item
+    about, ranks, others = {}, {}, {}
+    for name, value in item.items():
+        name = str(name)
+        role_and_rank = columns.role(name)
+        if role_and_rank is None or isinstance(value, Mapping | list | tuple):
+            others[name] = value
+            continue
+        role, rank = role_and_rank
+        if role not in ranks or rank < ranks[role]:
+            about[role], ranks[role] = value, rank
     return about, others
-
-
-def _transmitters(readings: Mapping, columns: Columns) -> list[tuple[str, object]]:
-    """RSSI by transmitter, without keys that are called like something else."""
-    return [(name, value) for name, value in readings.items() if columns.is_transmitter(name)]
 
 
 def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tuple[str, object]]:
@@ -629,32 +664,34 @@ def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tupl
 # === Uplinks ===
 
 
-def _of_chirpstack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
+def _of_chirpstack(uplink: Mapping, columns: Columns) -> tuple[dict, list, list]:
     """An uplink event of ChirpStack v4 (its integrations' JSON)."""
     about = _position_in(uplink.get("object"), columns)
     information = uplink.get("deviceInfo") or {}
     _describe(about, uplink.get("deduplicationId"), uplink.get("time"), information.get("devEui"))
-    pairs = []
+    heard, values = [], []
     for reception in uplink["rxInfo"]:
-        pairs.append((_first_known([reception.get("gatewayId")], columns), reception.get("rssi")))
-    return about, pairs
+        heard.append(_first_known([reception.get("gatewayId")], columns))
+        values.append(reception.get("rssi"))
+    return about, heard, values
 
 
-def _of_things_stack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
+def _of_things_stack(uplink: Mapping, columns: Columns) -> tuple[dict, list, list]:
     """An uplink message of The Things Stack v3 (its webhooks' and storage's JSON)."""
     message = uplink["uplink_message"]
     about = _position_in(message.get("decoded_payload"), columns)
     identifiers = uplink.get("end_device_ids") or {}
     _describe(about, None, uplink.get("received_at") or message.get("received_at"), identifiers.get("device_id"))
-    pairs = []
+    heard, values = [], []
     for reception in message.get("rx_metadata") or ():
         gateway = reception.get("gateway_ids") or {}
         broker = reception.get("packet_broker") or {}
         # All that another network received is of the gateway "packetbroker"; the broker says whose it was.
         candidates = [broker.get("forwarder_gateway_eui"), broker.get("forwarder_gateway_id")]
         candidates += [gateway.get("eui"), gateway.get("gateway_id")]
-        pairs.append((_first_known(candidates, columns), reception.get("rssi")))
-    return about, pairs
+        heard.append(_first_known(candidates, columns))
+        values.append(reception.get("rssi"))
+    return about, heard, values
 
 
 def _describe(about: dict, scan, time, device) -> None:

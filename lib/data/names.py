@@ -92,41 +92,52 @@ class Columns:
         declared: by role, the name of its column.
         ignored: names, or patterns of names, of columns that are left out.
         transmitters: patterns of the names that are transmitters; none for all that are nothing else.
+        remembered: what names mean that were asked about.
+        meaningless: those of them that have no role.
     """
 
     known: Spellings = field(default_factory=Spellings)
     declared: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     transmitters: tuple[str, ...] = ()
+    remembered: dict[str, tuple[str, int] | None] = field(default_factory=dict, repr=False)
+    meaningless: set[str] = field(default_factory=set, repr=False)
+
+    def role(self, name: str) -> tuple[str, int] | None:
+        """What a column's name means, and how far behind other names it stands for that; None for nothing."""
+        if name not in self.remembered:
+            self.remembered[name] = self._role(name)
+            if self.remembered[name] is None:
+                self.meaningless.add(name)
+        return self.remembered[name]
+
+    def _role(self, name: str) -> tuple[str, int] | None:
+        for role, declared in self.declared.items():
+            if declared == name:
+                return role, -2
+            if plain(declared) == plain(name):
+                return role, -1
+        if name in self.known.numbers or self.is_ignored(name) or matches(name, self.transmitters):
+            return None
+        return ROLE_AND_RANK.get(plain(name))
 
     def roles(self, names: Sequence[str]) -> dict[str, int]:
-        """By role, the number of its column.
+        """By role, the number of its column: of several, the one whose name stands first.
 
         Raises:
             ValueError: if a declared column is not there, or there is no such role.
         """
-        found = {role: self._declared_number(role, name, names) for role, name in self.declared.items()}
         best = {}
         for number, name in enumerate(names):
-            role, rank = ROLE_AND_RANK.get(plain(name), (None, 0))
-            if role is None or role in found or number in found.values() or self._is_settled(name):
-                continue
-            if role not in best or rank < best[role][0]:
+            role, rank = self.role(name) or (None, 0)
+            if role is not None and (role not in best or rank < best[role][0]):
                 best[role] = (rank, number)
-        return found | {role: number for role, (_, number) in best.items()}
-
-    def _declared_number(self, role: str, name: str, names: Sequence[str]) -> int:
-        if role not in ALIASES:
-            raise ValueError(f"--columns: expected one of {', '.join(ALIASES)} before =. Received: {role}")
-        alike = [number for number, other in enumerate(names) if other == name]
-        alike = alike or [number for number, other in enumerate(names) if plain(other) == plain(name)]
-        if len(alike) != 1:
-            raise ValueError(f"--columns {role}={name}: expected a column of that name. Received: {listed(names)}")
-        return alike[0]
-
-    def _is_settled(self, name: str) -> bool:
-        """Whether a column has no role, whatever its name means."""
-        return name in self.known.numbers or self.is_ignored(name) or matches(name, self.transmitters)
+        for role, name in self.declared.items():
+            if role not in ALIASES:
+                raise ValueError(f"--columns: expected one of {', '.join(ALIASES)} before =. Received: {role}")
+            if role not in best or best[role][0] >= 0:
+                raise ValueError(f"--columns {role}={name}: expected a column of that name. Received: {listed(names)}")
+        return {role: number for role, (_, number) in best.items()}
 
     def is_ignored(self, name: str) -> bool:
         return matches(name, self.ignored)

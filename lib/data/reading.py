@@ -352,11 +352,11 @@ def counted(number: int, what: str) -> str:
 def _heard(fingerprints: FingerprintSet) -> str:
     """How many transmitters fingerprints hear, and how loud."""
     heard = fingerprints.heard
-    levels = fingerprints.heard_values
+    weakest, strongest = np.nanmin(fingerprints.rssi), np.nanmax(fingerprints.rssi)
     each = heard.sum(axis=1)
     silent = int((each == 0).sum())
     text = (
-        f"{heard.any(axis=0).sum():,} transmitters from {levels.min():g} to {levels.max():g} dBm, a scan hears "
+        f"{heard.any(axis=0).sum():,} transmitters from {weakest:g} to {strongest:g} dBm, a scan hears "
         f"{np.median(each):g} (median)"
     )
     return text + (f", {silent:,} hear nothing" if silent else "")
