@@ -23,7 +23,7 @@ import pandas as pd
 from lib.data.forms import EMPTY
 from lib.data.names import Columns, listed
 
-CELLS_AT_ONCE, LEAST_ROWS = 2**21, 1000  # of a part of a table
+CELLS_AT_ONCE, LEAST_ROWS, MOST_ROWS = 2**21, 1_000, 100_000  # of a part of a table
 BLOCK = 2**20  # bytes
 BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 FALLBACK = "cp1252"  # what Windows writes
@@ -239,7 +239,7 @@ def parts_of_csv(file: File, header: Header, text: Sequence[int]) -> Iterator[pd
         "dtype": {number: str for number in text},
         "keep_default_na": False,
         "na_values": {number: [*empty, "NaN"] for number in [*numeric, width]},
-        "chunksize": max(LEAST_ROWS, CELLS_AT_ONCE // width),
+        "chunksize": min(MOST_ROWS, max(LEAST_ROWS, CELLS_AT_ONCE // width)),
         "low_memory": False,
     }
     with opened(file.path) as (stream, _), warnings.catch_warnings():
