@@ -30,7 +30,7 @@ Neither TensorFlow nor pandas is needed. In a copy of the repository that wrote 
 ```python
 from lib.use.runtime import Runtime
 
-localizer = Runtime.load("{folder}")
+localizer = Runtime.load("{folder}")  # the path of this folder
 scan = {scan}
 located = localizer.locate([scan])
 print(located["environment"][0], located["latitude"][0], located["longitude"][0], located["radius_90"][0])
