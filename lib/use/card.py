@@ -135,7 +135,7 @@ def files(
         rows: what it returned.
     """
     picture = io.BytesIO()
-    draw_map(localizer, learning, held_out).savefig(picture, format="png", dpi=MAP_DPI)
+    draw_map(localizer, learning, held_out).savefig(picture, format="png", dpi=MAP_DPI, bbox_inches="tight")
     text = card(localizer, learning, held_out, rows)
     return {CARD: text.encode(), MAP: picture.getvalue()}
 
