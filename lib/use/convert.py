@@ -14,7 +14,7 @@ import numpy as np
 from lib import THREADS, quiet_import
 from lib.models.layers import Augmentation
 from lib.paths import replacing
-from lib.use.runtime import Network, read_onnx
+from lib.use.runtime import Network, OnnxNetwork
 
 with quiet_import():
     import keras
@@ -134,10 +134,11 @@ def read(path: Path, threads: int = int(THREADS)) -> Network:
         ImportError: if the package that runs LiteRT files is not there.
     """
     path = Path(path)
-    readers = {"onnx": read_onnx, "litert": _read_litert}
-    reader = readers[format_of(path)]
+    kind = format_of(path)
     with quiet_import():
-        return reader(path, threads)
+        if kind == "onnx":
+            return OnnxNetwork(path.read_bytes(), threads)
+        return _read_litert(path, threads)
 
 
 def _read_litert(path: Path, threads: int) -> Network:

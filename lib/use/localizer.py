@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -88,7 +89,7 @@ class Localizer(Estimator):
         self.settings = settings
         self.unified = Unified(**settings)
         self._known = None
-        self._compiled = None  # the network that `_outputs` last ran, and what runs it
+        self._compiled = None  # the network that `_outputs` last ran, what runs it, and in which process
 
     @property
     def model(self) -> keras.Model:
@@ -233,9 +234,14 @@ class Localizer(Estimator):
     def _outputs(self, rssi: np.ndarray) -> Mapping[str, np.ndarray]:
         """The network's outputs, see `runtime.Network`."""
         if self._compiled is None or self._compiled[0] is not self.model:
-            self._compiled = (self.model, _compiled(self.model))
-        _, run = self._compiled
+            self._compiled = (self.model, _compiled(self.model), os.getpid())
+        _, run, process = self._compiled
+        if process != os.getpid():  # TensorFlow's threads, which a compiled function needs, do not survive a fork
+            return training.predict(self.model, rssi)
         return run(rssi)
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_compiled": None}  # no function can be pickled
 
     def evaluate(self, fingerprints: FingerprintSet, levels: Sequence[float] = LEVELS) -> dict[str, float | int | str]:
         """How good predictions are on fingerprints that took no part in the fit.

@@ -104,7 +104,7 @@ class Runtime:
                 "where TensorFlow is installed, `python -m lib export` does"
             )
         description = read_description(folder, ONNX_FILE)
-        return cls(description, read_onnx(folder / ONNX_FILE, threads))
+        return cls(description, OnnxNetwork((folder / ONNX_FILE).read_bytes(), threads))
 
     def locate(
         self, scans, levels: Sequence[float] = LEVELS, not_heard: Sequence = ()
@@ -276,23 +276,33 @@ def _require_same(path: Path, expected: str | None, computed: str) -> None:
         raise ValueError(f"{path} is damaged: expected sha256 {expected}, found {computed}")
 
 
-def read_onnx(path: Path, threads: int = int(THREADS)) -> Network:
-    """A network in an ONNX file, run on the processor by so many threads.
+class OnnxNetwork:
+    """A network in an ONNX file, run on the processor.
+
+    Args:
+        content: of the file.
+        threads: how many it may use.
 
     Raises:
         ImportError: if ONNX Runtime is not installed.
     """
-    import onnxruntime  # not above: training and tables do without it
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    (rssi,) = session.get_inputs()
-    names = [output.name for output in session.get_outputs()]
+    def __init__(self, content: bytes, threads: int = int(THREADS)):
+        import onnxruntime  # not above: training and tables do without it
 
-    def outputs_of(scans: np.ndarray) -> dict[str, np.ndarray]:
-        values = session.run(names, {rssi.name: np.float32(scans)})
-        return dict(zip(names, values, strict=True))
+        self.content = content
+        self.threads = threads
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = threads
+        self.session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        (rssi,) = self.session.get_inputs()
+        self.input = rssi.name
+        self.names = [output.name for output in self.session.get_outputs()]
 
-    return outputs_of
+    def __call__(self, scans: np.ndarray) -> dict[str, np.ndarray]:
+        values = self.session.run(self.names, {self.input: np.float32(scans)})
+        return dict(zip(self.names, values, strict=True))
+
+    def __reduce__(self):
+        return OnnxNetwork, (self.content, self.threads)

@@ -1,7 +1,9 @@
 """Locating without TensorFlow gives the table that the localizer gives, from files that are checked."""
 
 import json
+import multiprocessing
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -194,3 +196,21 @@ def test_requirements_are_those_of_the_lock():
     locked = (ROOT / "requirements.lock").read_text()
     for pin in pins:
         assert f"\n{pin} ;" in locked, pin
+
+
+# === Other processes ===
+
+
+@pytest.mark.parametrize("of", [Localizer, Runtime], ids=lambda of: of.__name__)
+def test_what_locates_can_be_pickled_and_forked_after_use(of, saved_localizer):
+    locator = of.load(saved_localizer)
+    scan = [{name: -60 for name in locator.transmitters[:5]}]
+    expected = locator.locate(scan)["x"]
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(locator)).locate(scan)["x"], expected)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe()
+    child = context.Process(target=lambda: sender.send(np.asarray(locator.locate(scan)["x"])))
+    child.start()
+    assert receiver.poll(60), "the forked process does not answer"
+    np.testing.assert_allclose(receiver.recv(), expected, atol=1e-3)
+    child.join()
