@@ -3,6 +3,7 @@
 Needs the standard library alone.
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,19 +12,20 @@ from functools import lru_cache
 
 # By role, what users and publishers call its column, compared by `plain`. Where several are there, the first wins.
 ALIASES = {
-    "scan": "scan scanid scannumber fingerprint fingerprintid measurement measurementid sampleid uplinkid messageid "
-    "deduplicationid",
-    "x": "x xm xcoord xcoordinate coordx coordinatex posx positionx east easting ecoord",
-    "y": "y ym ycoord ycoordinate coordy coordinatey posy positiony north northing ncoord",
-    "latitude": "latitude lat gpslat gpslatitude latitudedeg",
-    "longitude": "longitude lon lng long gpslon gpslng gpslongitude longitudedeg",
-    "floor": "floor floorid floornumber floorno floornr storey story",
+    "scan": "scan scanid scannumber scanno scannr fingerprint fingerprintid measurement measurementid sampleid uplinkid messageid "
+    "deduplicationid sample record recordid",
+    "x": "x xcoord xcoordinate coordx coordinatex posx positionx locx locationx east easting ecoord utmx utmeasting",
+    "y": "y ycoord ycoordinate coordy coordinatey posy positiony locy locationy north northing ncoord utmy utmnorthing",
+    "latitude": "latitude lat gpslat gpslatitude decimallatitude",
+    "longitude": "longitude lon lng long gpslon gpslng gpslongitude decimallongitude",
+    "floor": "floor floorid floornumber floorno floornr floorlevel storey story",
     "building": "building buildingid buid bldg bldgid buildingnumber buildingno",
     "time": "time timestamp datetime date receivedat utc utctime",
     "device": "device deviceid devicename phone phoneid smartphone deveui model",
     "transmitter": "transmitter transmitterid bssid mac macaddress macaddr macaddressofap macid apmac address addr ap "
-    "apid accesspoint wap gateway gatewayid gatewayeui beacon beaconid",
-    "rssi": "rssi rss rssidbm rssdbm level leveldbm signal signaldbm signalstrength signallevel dbm power strength",
+    "apid apname accesspoint wap wifimac gateway gatewayid gatewayeui gw gwid gweui beacon beaconid",
+    "rssi": "rssi rss rssivalue level signal signalstrength signallevel dbm power strength rxpower rxlevel "
+    "receivedpower receivedsignalstrength",
 }
 POSITIONS = (("x", "y"), ("latitude", "longitude"))
 # Roles of a scan as a whole; `transmitter` and `rssi` are of one reading.
@@ -32,14 +34,16 @@ OF_READING = ("transmitter", "rssi")
 
 # Columns that are often there and no transmitter, by `plain`.
 OTHERS = """z alt altitude height elevation snr lsnr noise noisefloor heading bearing azimuth orientation compass
-direction speed accuracy hdop vdop pdop id index idx no nr number row rownumber line counter count seq sequence fcnt sf
+direction speed accuracy hdop vdop pdop id index idx no nr number row rownumber rowid rownames unnamed0 line counter count seq sequence fcnt sf
 spreadingfactor frequency freq channel chan bandwidth datarate sceneid sampletimes samples spaceid relativeposition
 userid user username temperature humidity pressure battery label room roomid zone comment note notes ssid rp rpid
 refpoint point pointid reference vendor security capabilities path session trajectory"""
+# At the end of a column's name: `Easting (m)`, `lat_deg`, `SNR [dB]`.
+UNIT_AT_END = re.compile(r"[\W_]+(m|met(re|er)s?|deg(rees?)?|dbm?|wgs ?84|utc|m?s)\W*$", re.IGNORECASE)
 MAC_LENGTHS = (12, 16)  # hexadecimal digits of a MAC address and of an EUI-64
-SEPARATORS = re.compile(r"[:\-.\s]")
+SEPARATORS = re.compile(r"[:\-.\s_]")
 HEXADECIMAL = re.compile(r"[0-9a-f]+")
-# By `plain` name: the role, and how far behind the others of that role it stands.
+# By `plain` or `unitless` name: the role, and how far behind the others of that role it stands.
 ROLE_AND_RANK = {alias: (role, rank) for role, aliases in ALIASES.items() for rank, alias in enumerate(aliases.split())}
 OTHER_WORDS = frozenset(OTHERS.split())
 
@@ -103,16 +107,21 @@ class Columns:
         """By role, the number of its column.
 
         Raises:
-            ValueError: if a declared column is not there, or there is no such role.
+            ValueError: if a declared column is not there, there is no such role, or two names mean the same.
         """
         found = {role: self._declared_number(role, name, names) for role, name in self.declared.items()}
         best = {}
         for number, name in enumerate(names):
-            role, rank = ROLE_AND_RANK.get(plain(name), (None, 0))
+            role, rank = role_and_rank(name)
             if role is None or role in found or number in found.values() or self._is_settled(name):
                 continue
-            if role not in best or rank < best[role][0]:
+            best_rank, best_number = best.get(role, (math.inf, number))
+            if rank < best_rank:
                 best[role] = (rank, number)
+            elif rank == best_rank and name != names[best_number]:
+                raise ValueError(
+                    f"expected one column for {role}. Received: {names[best_number]}, {name}. --columns {role}=… names it"
+                )
         return found | {role: number for role, (_, number) in best.items()}
 
     def _declared_number(self, role: str, name: str, names: Sequence[str]) -> int:
@@ -153,10 +162,22 @@ def plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
+@lru_cache(maxsize=2**16)
+def unitless(name: str) -> str:
+    """`plain` of a name without the unit at its end: `Easting (m)` → `easting`."""
+    end = UNIT_AT_END.search(name)
+    return plain(name[: end.start()]) if end else plain(name)
+
+
+def role_and_rank(name: str) -> tuple[str | None, int]:
+    """What a column is by its name, and how far behind other names of that it stands."""
+    return ROLE_AND_RANK.get(plain(name)) or ROLE_AND_RANK.get(unitless(name), (None, 0))
+
+
 def is_other(name: str) -> bool:
     """Whether a column is called like something that is no transmitter."""
-    word = plain(name)
-    return not word or word in OTHER_WORDS or word in ROLE_AND_RANK
+    words = {plain(name), unitless(name)}
+    return "" in words or not words.isdisjoint(OTHER_WORDS) or not words.isdisjoint(ROLE_AND_RANK)
 
 
 def listed(names: Iterable, most: int = 12) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.data import files, forms
 from lib.data.forms import Builder, Readings, Rules
-from lib.data.names import OF_SCAN, ROLE_AND_RANK, Columns, listed, plain
+from lib.data.names import OF_READING, OF_SCAN, Columns, listed, role_and_rank
 
 PAIRED = re.compile(r"(.*?)[ _\-.]?(\d+)")  # mac1, rssi1, mac2, rssi2
 
@@ -118,7 +118,7 @@ def _pairs(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> 
         parts = PAIRED.fullmatch(name)
         if parts is None or number in roles.values() or name in columns.known.numbers:
             continue
-        role, _ = ROLE_AND_RANK.get(plain(parts[1]), (None, 0))
+        role, _ = role_and_rank(parts[1])
         if role in found:
             found[role][parts[2]] = number
     return [(number, found["rssi"][count]) for count, number in found["transmitter"].items() if count in found["rssi"]]
