@@ -9,6 +9,7 @@ Needs NumPy alone, so that a machine that only locates can use it.
 """
 
 import dataclasses
+import shlex
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from numbers import Real
 
 import numpy as np
 
-from lib.data.names import POSITIONS, Columns, Spellings, listed
+from lib.data.names import POSITIONS, Columns, Spellings, listed, role_and_rank
 
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
-EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null"))  # as text, in any case
+EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"))  # as text, in any case
 READINGS_AT_ONCE = 2**20
 DUPLICATES = ("strongest", "mean", "error")
 
@@ -136,11 +137,15 @@ def matrix(scans, known: Spellings, rules: Rules | None = None) -> NamedScans:
 def readings_of(scans, columns: Columns, rules: Rules) -> Readings:
     """The readings of scans in any form, see `matrix`."""
     if hasattr(scans, "columns"):
+        scans = _with_index(scans)
         names = [str(name) for name in scans.columns]
         return of_table(names, scans, list(scans.index), columns, rules)
     if isinstance(scans, Mapping) and scans and all(map(_is_column, scans.values())):
         names = [str(name) for name in scans]
         values = list(scans.values())
+        lengths = {len(column) for column in values}
+        if len(lengths) > 1:
+            raise ValueError(f"expected columns of one length. Received: of {listed(sorted(lengths))}")
         return of_table(names, values, range(len(values[0])), columns, rules)
     if isinstance(scans, list | tuple):
         readings, _ = of_dicts(scans, columns, rules)
@@ -149,6 +154,17 @@ def readings_of(scans, columns: Columns, rules: Rules) -> Readings:
         "`scans` must be a table with a column for each transmitter, one with columns for scan, transmitter and rssi, "
         f"or a list of dicts. Received: {type(scans).__name__}"
     )
+
+
+def _with_index(table):
+    """A DataFrame with its index as columns, where that names scan or transmitter, and a name for each column.
+
+    Of a column with several names, as in a pivot table, the last one is that of the transmitter.
+    """
+    names = [name[-1] if isinstance(name, tuple) else name for name in table.columns]
+    roles = {role_and_rank(str(name))[0] for name in table.index.names}
+    named = table.set_axis(names, axis=1)
+    return named if roles.isdisjoint(("scan", "transmitter")) else named.reset_index()
 
 
 def _is_column(values) -> bool:
@@ -231,10 +247,12 @@ def refuse_impossible(readings: Readings, counts: np.ndarray) -> None:
         return
     reading = int(np.argmax(wrong))
     value = readings.value(reading)
-    shown = repr(value) if isinstance(value, str) else f"{value:g}"
+    marker = value if isinstance(value, str) else f"{value:g}"
+    shown = repr(value) if isinstance(value, str) else marker
     raise ValueError(
         f"{readings.where(reading)}: expected RSSI from {LOWEST_DBM:g} to {HIGHEST_DBM:g} dBm, or nothing where it is "
-        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard {value}"
+        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard "
+        f"{shlex.quote(marker)}"
     )
 
 
@@ -271,19 +289,13 @@ def level(value, text_markers: Sequence[str]) -> float:
     """A number or text that is one, NaN for "not heard", infinity for what is neither."""
     if value is None:
         return np.nan
-    if isinstance(value, str):
-        text = value.strip()
-        if text.lower() in EMPTY or text in text_markers:
-            return np.nan
-        try:
-            return float(text)
-        except ValueError:
-            return np.inf
     if not _is_number(value):
-        return np.inf
+        value = str(value).strip()  # text, or a missing value or decimal number of another library
+        if value.lower() in EMPTY or value in text_markers:
+            return np.nan
     try:
         return float(value)
-    except OverflowError:
+    except (ValueError, OverflowError):
         return np.inf
 
 
@@ -507,8 +519,14 @@ class Builder:
 # === Dicts ===
 
 
-def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings, list[dict]]:
+def of_dicts(items: Iterable, columns: Columns, rules: Rules, lines: Sequence[int] = ()) -> tuple[Readings, list[dict]]:
     """The readings of dicts, each a scan, an uplink, or one reading of a scan.
+
+    Args:
+        items: the dicts.
+        columns: what their keys are.
+        rules: how values are read.
+        lines: in which line of a file each of them stands, known when it has come; empty if they are of no such file.
 
     Returns:
         The readings, and for each scan what it says of itself, by role.
@@ -516,9 +534,9 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
     Raises:
         ValueError: if one of them is no dict, or is not to be understood.
     """
-    names, described, number_of_scan = [], [], {}
+    names, described, number_of_scan, first_items = [], [], {}, []
     transmitters, texts = {}, {}
-    scan_numbers, transmitter_numbers, dbm = array("i"), array("i"), array("d")
+    scan_numbers, transmitter_numbers, dbm, item_numbers = array("i"), array("i"), array("d"), array("q")
     text_markers = [marker for marker in rules.not_heard if isinstance(marker, str)]
     markers = {float(marker) for marker in rules.not_heard if _is_number(marker)}
     for number, item in enumerate(items):
@@ -526,10 +544,13 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
             about, pairs, is_reading = unpacked(item, columns)
             key = scan_key(about) if is_reading else number
         except ValueError as problem:
-            raise ValueError(f"scan {number}: {problem}") from problem
+            where = f"line {lines[number]}" if lines else f"scan {number}"
+            raise ValueError(f"{where}: {problem}") from problem
         if key not in number_of_scan:
             number_of_scan[key] = len(names)
-            names.append(about.get("scan", len(names)))
+            name = about.get("scan")
+            names.append(len(names) if name is None else name)
+            first_items.append(number)
             described.append(about)
         for transmitter, value in pairs:
             reading_dbm = level(value, text_markers)
@@ -540,9 +561,14 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
             scan_numbers.append(number_of_scan[key])
             transmitter_numbers.append(transmitters.setdefault(transmitter, len(transmitters)))
             dbm.append(reading_dbm)
+            item_numbers.append(number)
     scan = np.array(scan_numbers, dtype=np.int32)
     transmitter = np.array(transmitter_numbers, dtype=np.int32)
     readings = Readings(scan, transmitter, as_float32(np.array(dbm)), names, list(transmitters), texts)
+    if lines:
+        line_of_item = np.array(lines)
+        scan_lines, reading_lines = line_of_item[first_items], line_of_item[item_numbers]
+        readings = dataclasses.replace(readings, scan_lines=scan_lines, lines=reading_lines)
     return readings, described
 
 
@@ -552,9 +578,9 @@ def scan_key(about: Mapping) -> tuple:
     Raises:
         ValueError: if there is neither a name nor a time.
     """
-    if "scan" in about:
+    if about.get("scan") is not None:
         return (about["scan"],)
-    if "time" not in about:
+    if about.get("time") is None:
         raise ValueError(f"expected scan or time beside transmitter and rssi. Received: {listed(about)}")
     return tuple(about.get(role) for role in ("time", "device", "x", "y", "latitude", "longitude", "floor"))
 
@@ -567,20 +593,19 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bo
     """
     if not isinstance(item, Mapping):
         raise ValueError(f"expected a dict of RSSI by transmitter. Received: {type(item).__name__}")
-    if isinstance(item.get("result"), Mapping):  # so The Things Stack's storage wraps uplinks
-        item = item["result"]
-    if isinstance(item.get("uplink_message"), Mapping):
-        return *_of_things_stack(item, columns), False
-    if isinstance(item.get("rxInfo"), list):
-        return *_of_chirpstack(item, columns), False
+    if (uplink := _uplink_in(item)) is not None:
+        read = _of_things_stack if "uplink_message" in uplink else _of_chirpstack
+        about, pairs = read(uplink, columns)
+        return _position_of(item, columns) | about, pairs, False
     about, others = _by_role(item, columns)
     if "transmitter" in about and "rssi" in about:
         transmitter = str(about.pop("transmitter")).strip()
         return about, [(transmitter, about.pop("rssi"))], True
-    pairs = []
+    pairs, seen = [], {}
     for name, value in others.items():
         if isinstance(value, Mapping):
             inner, readings = _by_role(value, columns)
+            _require_one_scan(name, value, seen)
             about |= inner
             pairs += _transmitters(readings, columns)
         elif isinstance(value, list | tuple):
@@ -588,6 +613,18 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bo
         else:
             pairs += _transmitters({name: value}, columns)
     return about, pairs, False
+
+
+def _require_one_scan(name: str, value: Mapping, seen: dict[str, str]) -> None:
+    """Raise ValueError if a dict in a scan is a scan or a column: its name is a number, or another has its keys too."""
+    for key in map(str, value):
+        if key in seen or name.isdecimal():
+            others = seen.get(key, "others")
+            raise ValueError(
+                "expected one scan in an object, and several as a list of objects, or an object a line. Received: "
+                f"{key} in {name} and in {others}"
+            )
+        seen[key] = name
 
 
 def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:
@@ -621,7 +658,10 @@ def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tupl
             continue
         about, _ = _by_role(value, columns) if isinstance(value, Mapping) else ({}, {})
         if "transmitter" not in about or "rssi" not in about:
-            raise ValueError(f"{name}: expected readings with a transmitter and its RSSI. Received: {value!r:.60}")
+            raise ValueError(
+                f"{name}: expected readings with a transmitter and its RSSI. Received: {value!r:.60}. Scans are a "
+                "list of objects, or an object a line"
+            )
         pairs.append((str(about["transmitter"]).strip(), about["rssi"]))
     return pairs
 
@@ -629,13 +669,41 @@ def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tupl
 # === Uplinks ===
 
 
+def _uplink_in(item: Mapping) -> Mapping | None:
+    """An uplink: the dict itself, or one in it, since brokers and storages wrap them; None if there is none."""
+    if isinstance(item.get("uplink_message"), Mapping) or "rxInfo" in item:
+        return item
+    for value in item.values():
+        if isinstance(value, Mapping) and (uplink := _uplink_in(value)) is not None:
+            return uplink
+    return None
+
+
+def _part(item: Mapping, key: str) -> Mapping:
+    """A dict in a dict, empty if there is none."""
+    value = item.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _receptions(values) -> Iterator[Mapping]:
+    """What the gateways say of an uplink.
+
+    Raises:
+        ValueError: if that is no list of dicts.
+    """
+    for value in [] if values is None else values:
+        if isinstance(values, Mapping) or not isinstance(value, Mapping):
+            raise ValueError(f"expected a list of receptions, each of a gateway. Received: {values!r:.60}")
+        yield value
+
+
 def _of_chirpstack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
     """An uplink event of ChirpStack v4 (its integrations' JSON)."""
     about = _position_in(uplink.get("object"), columns)
-    information = uplink.get("deviceInfo") or {}
+    information = _part(uplink, "deviceInfo")
     _describe(about, uplink.get("deduplicationId"), uplink.get("time"), information.get("devEui"))
     pairs = []
-    for reception in uplink["rxInfo"]:
+    for reception in _receptions(uplink["rxInfo"]):
         pairs.append((_first_known([reception.get("gatewayId")], columns), reception.get("rssi")))
     return about, pairs
 
@@ -644,16 +712,17 @@ def _of_things_stack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
     """An uplink message of The Things Stack v3 (its webhooks' and storage's JSON)."""
     message = uplink["uplink_message"]
     about = _position_in(message.get("decoded_payload"), columns)
-    identifiers = uplink.get("end_device_ids") or {}
+    identifiers = _part(uplink, "end_device_ids")
     _describe(about, None, uplink.get("received_at") or message.get("received_at"), identifiers.get("device_id"))
     pairs = []
-    for reception in message.get("rx_metadata") or ():
-        gateway = reception.get("gateway_ids") or {}
-        broker = reception.get("packet_broker") or {}
+    for reception in _receptions(message.get("rx_metadata")):
+        gateway = _part(reception, "gateway_ids")
+        broker = _part(reception, "packet_broker")
         # All that another network received is of the gateway "packetbroker"; the broker says whose it was.
         candidates = [broker.get("forwarder_gateway_eui"), broker.get("forwarder_gateway_id")]
         candidates += [gateway.get("eui"), gateway.get("gateway_id")]
-        pairs.append((_first_known(candidates, columns), reception.get("rssi")))
+        rssi = reception.get("rssi", reception.get("channel_rssi"))
+        pairs.append((_first_known(candidates, columns), rssi))
     return about, pairs
 
 
@@ -671,7 +740,9 @@ def _first_known(candidates: Sequence[str | None], columns: Columns) -> str:
     """
     names = [str(name) for name in candidates if name]
     if not names:
-        raise ValueError("expected the gateway of each reception. Received: none")
+        raise ValueError(
+            "expected the gateway of each reception, as ChirpStack v4 and The Things Stack v3 name it, found none"
+        )
     for name in names:
         if columns.known.number(name) >= 0:
             return name
@@ -682,10 +753,17 @@ def _position_in(payload, columns: Columns) -> dict:
     """Position and floor in a decoded payload, wherever they stand in it, by role."""
     if not isinstance(payload, Mapping):
         return {}
-    about, others = _by_role(payload, columns)
-    if any(set(pair) <= set(about) for pair in POSITIONS):
-        return {role: about[role] for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building") if role in about}
-    for value in others.values():
+    if position := _position_of(payload, columns):
+        return position
+    for value in payload.values():
         if inner := _position_in(value, columns):
             return inner
     return {}
+
+
+def _position_of(item: Mapping, columns: Columns) -> dict:
+    """Position and floor that a dict itself has, by role; nothing without a position."""
+    about, _ = _by_role(item, columns)
+    if not any(set(pair) <= set(about) for pair in POSITIONS):
+        return {}
+    return {role: about[role] for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building") if role in about}

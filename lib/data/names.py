@@ -12,8 +12,8 @@ from functools import lru_cache
 
 # By role, what users and publishers call its column, compared by `plain`. Where several are there, the first wins.
 ALIASES = {
-    "scan": "scan scanid scannumber scanno scannr fingerprint fingerprintid measurement measurementid sampleid uplinkid messageid "
-    "deduplicationid sample record recordid",
+    "scan": "scan scanid scannumber scanno scannr fingerprint fingerprintid measurement measurementid sampleid "
+    "uplinkid messageid deduplicationid",
     "x": "x xcoord xcoordinate coordx coordinatex posx positionx locx locationx east easting ecoord utmx utmeasting",
     "y": "y ycoord ycoordinate coordy coordinatey posy positiony locy locationy north northing ncoord utmy utmnorthing",
     "latitude": "latitude lat gpslat gpslatitude decimallatitude",
@@ -34,10 +34,11 @@ OF_READING = ("transmitter", "rssi")
 
 # Columns that are often there and no transmitter, by `plain`.
 OTHERS = """z alt altitude height elevation snr lsnr noise noisefloor heading bearing azimuth orientation compass
-direction speed accuracy hdop vdop pdop id index idx no nr number row rownumber rowid rownames unnamed0 line counter count seq sequence fcnt sf
-spreadingfactor frequency freq channel chan bandwidth datarate sceneid sampletimes samples spaceid relativeposition
-userid user username temperature humidity pressure battery label room roomid zone comment note notes ssid rp rpid
-refpoint point pointid reference vendor security capabilities path session trajectory"""
+direction speed accuracy hdop vdop pdop id index idx no nr number row rownumber rowid rownames unnamed0 line counter
+count seq sequence fcnt sf spreadingfactor frequency freq channel chan bandwidth datarate sceneid sampletimes
+samples spaceid relativeposition userid user username temperature humidity pressure battery label room roomid zone
+comment note notes ssid rp rpid refpoint point pointid reference vendor security capabilities path session
+trajectory"""
 # At the end of a column's name: `Easting (m)`, `lat_deg`, `SNR [dB]`.
 UNIT_AT_END = re.compile(r"[\W_]+(m|met(re|er)s?|deg(rees?)?|dbm?|wgs ?84|utc|m?s)\W*$", re.IGNORECASE)
 MAC_LENGTHS = (12, 16)  # hexadecimal digits of a MAC address and of an EUI-64
@@ -119,9 +120,8 @@ class Columns:
             if rank < best_rank:
                 best[role] = (rank, number)
             elif rank == best_rank and name != names[best_number]:
-                raise ValueError(
-                    f"expected one column for {role}. Received: {names[best_number]}, {name}. --columns {role}=… names it"
-                )
+                both = f"{names[best_number]}, {name}"
+                raise ValueError(f"expected one column for {role}. Received: {both}. --columns {role}=… says which")
         return found | {role: number for role, (_, number) in best.items()}
 
     def _declared_number(self, role: str, name: str, names: Sequence[str]) -> int:

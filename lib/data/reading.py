@@ -18,7 +18,7 @@ from lib.data.forms import NamedScans, Rules
 from lib.data.names import POSITIONS, Columns, Spellings, listed
 from lib.data.tables import Contents, contents_of, naming
 
-LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17, "ns": np.inf}  # times since 1970, by their unit
+LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17}  # times since 1970, by their unit; larger ones are in ns
 EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
 LOCAL_DATE = re.compile(r"^\s*(\d{1,2})([/.\-])(\d{1,2})[/.\-]\d{2}")
 TIME_ALONE = re.compile(r"\s*\d{1,2}:")
@@ -302,9 +302,10 @@ def _labels(contents: Contents, role: str, kept: np.ndarray) -> np.ndarray | Non
     values = contents.about[role]
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     texts = values.astype(str).str.strip()
-    if np.isnan(numbers).all() and (texts == texts.iloc[0]).all():
-        told = "nothing" if values.isna().all() else repr(texts.iloc[0])
-        contents.notes.append(f"{contents.called[role]} is left out: {told} in every row, no whole number")
+    is_empty = values.isna().all()
+    if is_empty or (np.isnan(numbers).all() and (texts == texts.iloc[0]).all()):
+        told = "nothing" if is_empty else f"{texts.iloc[0]!r}, no whole number,"
+        contents.notes.append(f"{contents.called[role]} is left out: {told} in every row")
         return None
     wrong = np.zeros(len(values), dtype=bool)
     wrong[kept] = ~((np.abs(numbers[kept]) <= LARGEST_LABEL) & (numbers[kept] == np.round(numbers[kept])))
@@ -329,7 +330,7 @@ def _times(contents: Contents) -> np.ndarray | None:
     is_empty = values.isna() | (values.astype(str).str.strip() == "")
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers[~is_empty].notna().all():
-        unit = next(unit for unit, largest in LARGEST.items() if not numbers.abs().max() >= largest)
+        unit = next((unit for unit, largest in LARGEST.items() if not numbers.abs().max() >= largest), "ns")
         times = pd.to_datetime(numbers, unit=unit, utc=True, errors="coerce")
     else:
         texts = values.where(~is_empty).astype("string")

@@ -163,7 +163,7 @@ def test_uplinks_with_a_position_are_fingerprints(write):
     read, told = survey(write("\n".join(lines)))
     assert read.transmitters == ("0016c001f153a14c",) and read.group.tolist() == ["01", "01"] and len(read) == 2
     np.testing.assert_allclose(read.frame.to_degrees(read.position), [[51.2, 4.4]] * 2, atol=1e-9)
-    assert "1 row left out (no position): scan 2" in told
+    assert "1 row left out (no position): line 3" in told
 
 
 # === Scans ===
