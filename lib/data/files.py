@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import re
+import unicodedata
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -26,10 +27,17 @@ from lib.data.names import Columns, listed
 
 CELLS_AT_ONCE, LEAST_ROWS = 2**21, 1000  # of a part of a table
 BLOCK = 2**20  # bytes
-BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF32_LE: "utf-32",  # after the mark of UTF-16, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32",
+}
 FALLBACK = "cp1252"  # what Windows writes
 COMPRESSIONS = {b"\x1f\x8b": ("gzip", gzip.open), b"\xfd7zXZ\x00": ("xz", lzma.open), b"BZh": ("bzip2", bz2.open)}
 ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
+SPREADSHEET = "[Content_Types].xml"  # is in the archive that an xlsx file is
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 FIRST_ROWS = 100  # that show which decimal mark a file has
 EXCEL_DELIMITER = re.compile(r'"?sep=."?\s*')  # a first line that tells Excel what is between the cells
@@ -60,8 +68,8 @@ class File:
         parts = [self.form]
         if self.compression:
             parts.append(f"compressed by {self.compression}")
-        if self.encoding == "utf-16":
-            parts.append("UTF-16")
+        if self.encoding in ("utf-16", "utf-32"):
+            parts.append(self.encoding.upper())
         if self.encoding == FALLBACK:
             parts.append("not UTF-8: read as Windows-1252")
         return ", ".join(parts)
@@ -153,7 +161,9 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, str | None]]:
 
 
 def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
-    members = [member.filename for member in archive.infolist() if not member.is_dir()]
+    members = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if SPREADSHEET in members:
+        raise ValueError(f"{path}: expected CSV, JSON or Parquet. Received: a spreadsheet. Save its table as CSV")
     if len(members) != 1:
         raise ValueError(f"{path}: expected an archive of one file. Received: {listed(members, 5) or 'none'}")
     return members[0]
@@ -187,11 +197,11 @@ def header_of(file: File) -> Header:
         delimiter = _delimiter(comments[-1] if comments else first)
         if comments and len(next(csv.reader([comments[-1]], delimiter=delimiter), [])) > 1:
             as_row = next(csv.reader([first], delimiter=delimiter), [])
-            names = next(csv.reader([comments[-1].lstrip("# ")], delimiter=delimiter))
+            names = next(csv.reader([comments[-1].lstrip("# ")], delimiter=delimiter, skipinitialspace=True))
             if len(names) == len(as_row):
                 return _header(file, names, delimiter, [as_row], before)
         delimiter = _delimiter(first)
-        reader = csv.reader(text_after, delimiter=delimiter)
+        reader = csv.reader(text_after, delimiter=delimiter, skipinitialspace=True)
         try:
             names = next(reader, [])
             rows = list(islice(reader, FIRST_ROWS))
@@ -201,13 +211,18 @@ def header_of(file: File) -> Header:
 
 
 def _header(file: File, names: Sequence[str], delimiter: str, rows: Sequence[Sequence[str]], lines: int) -> Header:
-    names = [name.strip() for name in names]
+    names = ["".join(filter(_is_visible, name)).strip() for name in names]
     if not any(names):
         raise ValueError(f"{file.path}: expected a CSV with a header. Received: a first line without names")
     decimal = "."
     if delimiter != "," and any(DECIMAL_COMMA.fullmatch(cell.strip()) for row in rows for cell in row):
         decimal = ","
     return Header(names, delimiter, decimal, lines)
+
+
+def _is_visible(character: str) -> bool:
+    """Whether a character is none of control and format, such as a zero-width space, which nobody sees in a name."""
+    return unicodedata.category(character) not in ("Cc", "Cf")
 
 
 def _delimiter(line: str) -> str:

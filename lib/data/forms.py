@@ -597,28 +597,34 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bo
         read = _of_things_stack if "uplink_message" in uplink else _of_chirpstack
         about, pairs = read(uplink, columns)
         return _position_of(item, columns) | about, pairs, False
-    about, others = _by_role(item, columns)
+    about, _ = _by_role(item, columns)
     if "transmitter" in about and "rssi" in about:
         transmitter = str(about.pop("transmitter")).strip()
         return about, [(transmitter, about.pop("rssi"))], True
-    pairs, seen = [], {}
-    for name, value in others.items():
-        if isinstance(value, Mapping):
-            inner, readings = _by_role(value, columns)
-            _require_one_scan(name, value, seen)
-            about |= inner
-            pairs += _transmitters(readings, columns)
-        elif isinstance(value, list | tuple):
-            pairs += _listed_readings(name, value, columns)
-        else:
-            pairs += _transmitters({name: value}, columns)
+    about, pairs = {}, []
+    _gather(item, columns, about, pairs, {})
     return about, pairs, False
 
 
-def _require_one_scan(name: str, value: Mapping, seen: dict[str, str]) -> None:
+def _gather(item: Mapping, columns: Columns, about: dict, pairs: list, seen: dict) -> None:
+    """Add what a dict, and the dicts in it, say of a scan to `about` and `pairs`; `seen`: keys, and in which dict."""
+    own, others = _by_role(item, columns)
+    about |= own
+    for name, value in others.items():
+        if isinstance(value, Mapping):
+            _require_one_scan(name, value, columns, seen)
+            _gather(value, columns, about, pairs, seen)
+        elif isinstance(value, list | tuple):
+            pairs += _listed_readings(name, value, columns)
+        elif columns.is_transmitter(name):
+            pairs.append((name, value))
+
+
+def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict[str, str]) -> None:
     """Raise ValueError if a dict in a scan is a scan or a column: its name is a number, or another has its keys too."""
     for key in map(str, value):
-        if key in seen or name.isdecimal():
+        is_own = columns.is_transmitter(key) or role_and_rank(key)[0] in (*POSITIONS[0], *POSITIONS[1])
+        if name.isdecimal() or (is_own and key in seen):
             others = seen.get(key, "others")
             raise ValueError(
                 "expected one scan in an object, and several as a list of objects, or an object a line. Received: "
@@ -632,17 +638,12 @@ def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:
     names = [str(name) for name in item]
     values = list(item.values())
     about = {}
-    for role, number in columns.roles(names).items():
+    for role, number in columns.roles(names, need_declared=False).items():
         if not isinstance(values[number], Mapping | list | tuple):
             about[role] = values[number]
             names[number] = None
     others = {name: value for name, value in zip(names, values, strict=True) if name is not None}
     return about, others
-
-
-def _transmitters(readings: Mapping, columns: Columns) -> list[tuple[str, object]]:
-    """RSSI by transmitter, without keys that are called like something else."""
-    return [(name, value) for name, value in readings.items() if columns.is_transmitter(name)]
 
 
 def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tuple[str, object]]:

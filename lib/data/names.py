@@ -104,13 +104,22 @@ class Columns:
     ignored: tuple[str, ...] = ()
     transmitters: tuple[str, ...] = ()
 
-    def roles(self, names: Sequence[str]) -> dict[str, int]:
+    def roles(self, names: Sequence[str], need_declared: bool = True) -> dict[str, int]:
         """By role, the number of its column.
+
+        Args:
+            names: of the columns.
+            need_declared: whether the declared ones have to be there.
 
         Raises:
             ValueError: if a declared column is not there, there is no such role, or two names mean the same.
         """
-        found = {role: self._declared_number(role, name, names) for role, name in self.declared.items()}
+        found = {}
+        for role, name in self.declared.items():
+            if need_declared or name in names:
+                found[role] = self._declared_number(role, name, names)
+        if len(set(found.values())) < len(found):
+            raise ValueError(f"--columns: expected another column for each role. Received: {self.declared}")
         best = {}
         for number, name in enumerate(names):
             role, rank = role_and_rank(name)
@@ -140,12 +149,16 @@ class Columns:
     def is_ignored(self, name: str) -> bool:
         return matches(name, self.ignored)
 
+    def is_left_out(self, transmitter: str) -> bool:
+        """Whether a transmitter that is known to be one is left out by its name."""
+        return self.is_ignored(transmitter) or bool(self.transmitters and not matches(transmitter, self.transmitters))
+
     def is_transmitter(self, name: str) -> bool:
         """Whether a column without a role may be a transmitter."""
-        if name in self.known.numbers:
-            return True
         if self.is_ignored(name):
             return False
+        if name in self.known.numbers:
+            return True
         if self.transmitters:
             return matches(name, self.transmitters)
         return not is_other(name)

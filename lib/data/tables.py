@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data import files, forms
-from lib.data.doubts import LEAST_ROWS
+from lib.data import doubts, files, forms
 from lib.data.forms import Builder, Readings, Rules
-from lib.data.names import OF_READING, OF_SCAN, Columns, listed, role_and_rank
+from lib.data.names import OF_READING, OF_SCAN, Columns, listed, matches, role_and_rank
 
 MOST_BESIDE_HALF = 3  # transmitters of a wide table that has one of the two columns which make a table long
 PAIRED = re.compile(r"(.*?)[ _\-.]?(\d+)")  # mac1, rssi1, mac2, rssi2
@@ -28,6 +27,7 @@ class Contents:
         readings: of n scans.
         about: by role, n values as they came.
         called: by role, the name of its column.
+        names: of all columns.
         notes: what is to be said of it, a sentence each.
         conflict: what is wrong where a scan has two positions.
     """
@@ -36,6 +36,7 @@ class Contents:
     readings: Readings
     about: dict[str, pd.Series]
     called: dict[str, str]
+    names: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
     conflict: str | None = None
 
@@ -76,20 +77,41 @@ def contents_of(path: Path | str, columns: Columns, rules: Rules) -> Contents:
     """
     file = files.examined(path)
     with naming(path):
-        if file.form == "JSON":
-            return _of_json(file, columns, rules)
-        if file.form == "Parquet":
-            names, table = files.parquet(file)
-            collector = _collector(names, columns, rules, None)
-            collector.add(table)
-        else:
-            header = files.header_of(file)
-            collector = _collector(header.names, columns, rules, files.Lines(file, header))
-            for part in files.parts_of_csv(file, header, collector.text):
-                collector.add(part)
-        if not collector.n_rows:
-            raise ValueError(f"expected at least one row. Received: a header alone, {listed(collector.names)}")
-        return collector.contents(file)
+        contents = _read(file, columns, rules)
+        _leave_out(contents, columns)
+    return contents
+
+
+def _leave_out(contents: Contents, columns: Columns) -> None:
+    """Leave out what the user says, also where a transmitter is no column, and tell what there is none of."""
+    readings = contents.readings
+    left_out = np.array([columns.is_left_out(name) for name in readings.transmitters], dtype=bool)
+    if left_out.any():
+        contents.readings = doubts.without(readings, left_out)
+    if contents.file.form == "JSON":  # whose keys are not kept
+        return
+    names = (*contents.names, *readings.transmitters)
+    for pattern in (*columns.ignored, *columns.transmitters):
+        if not any(matches(name, (pattern,)) for name in names):
+            contents.notes.append(f"Nothing is called {pattern}")
+
+
+def _read(file: files.File, columns: Columns, rules: Rules) -> Contents:
+    """What a file has, see `contents_of`."""
+    if file.form == "JSON":
+        return _of_json(file, columns, rules)
+    if file.form == "Parquet":
+        names, table = files.parquet(file)
+        collector = _collector(names, columns, rules, None)
+        collector.add(table)
+    else:
+        header = files.header_of(file)
+        collector = _collector(header.names, columns, rules, files.Lines(file, header))
+        for part in files.parts_of_csv(file, header, collector.text):
+            collector.add(part)
+    if not collector.n_rows:
+        raise ValueError(f"expected at least one row. Received: a header alone, {listed(collector.names)}")
+    return collector.contents(file)
 
 
 def _of_json(file: files.File, columns: Columns, rules: Rules) -> Contents:
@@ -204,7 +226,7 @@ class Collector:
             lines = None if reading_rows is None else line_of_row[reading_rows]
             readings = dataclasses.replace(readings, scan_lines=line_of_row[scan_rows], lines=lines)
         called = {role: self.names[number] for role, number in self.roles.items()}
-        return Contents(file, readings, about, called, self.notes, self.conflict)
+        return Contents(file, readings, about, called, self.names, self.notes, self.conflict)
 
 
 class Wide(Collector):
@@ -317,7 +339,7 @@ class Long(Collector):
                 )
 
     def contents(self, file: files.File) -> Contents:
-        if len(self.scans) == self.n_rows and self.n_rows >= LEAST_ROWS:
+        if len(self.scans) == self.n_rows and self.n_rows >= doubts.LEAST_ROWS:
             column = self.names[self.roles[self.scan_by[0]]]
             self.notes.append(f"Each scan is one row, by {column}: --columns scan=… names what several rows share")
         return super().contents(file)
