@@ -3,11 +3,12 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 FLOAT = "%.10g"  # of numbers in a CSV
-DONE, NOTHING_LOCATED, REFUSED = 0, 1, 2  # exit status
+DONE, NOTHING_LOCATED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit status
 
 EXAMPLES = """
 \b
@@ -18,9 +19,10 @@ From a survey to positions:
 
 \b
 Exit status:
-  0  done
-  1  done, but nothing was located
-  2  refused: the message says what was expected, what came and what to do
+  0    done
+  1    done, but nothing was located
+  2    refused: the message says what was expected, what came and what to do
+  130  interrupted
 """
 
 FILES = """
@@ -75,7 +77,7 @@ class Listed(click.ParamType):
         try:
             return tuple(self.of(part.strip()) for part in value.split(","))
         except ValueError as problem:
-            self.fail(f"expected values with commas between them. Received: {value} ({problem})", parameter, context)
+            self.fail(f"expected values with commas between them. Received: {value} ({problem}).", parameter, context)
 
 
 def role_and_name(text: str) -> tuple[str, str]:
@@ -84,6 +86,14 @@ def role_and_name(text: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(f"expected role=name, for instance x=ECoord. Received: {text}")
     return role.strip(), name.strip()
+
+
+def level_of(text: str) -> float:
+    """A level of the radii."""
+    level = float(text)
+    if not 0 < level < 1:
+        raise ValueError(f"`levels` must be between 0 and 1. Received: {text}")
+    return level
 
 
 def joined(values: tuple[tuple, ...]) -> tuple:
@@ -136,7 +146,7 @@ def reading_options(command: Callable) -> Callable:
 
 
 levels_option = listed_option(
-    "--levels", float, metavar="SHARE,...", default=((0.5, 0.9),), help="Of the radii; default 0.5,0.9."
+    "--levels", level_of, metavar="SHARE,...", default=((0.5, 0.9),), help="Of the radii; default 0.5,0.9."
 )
 localizer_argument = click.argument("localizer", type=click.Path(path_type=Path))
 
@@ -155,7 +165,12 @@ def options_of(settings: dict, remembered: tuple = ()):
     names = ("ignore", "transmitters", "measured", "duplicates", "keep_far")
     chosen = {name: settings.pop(name) for name in names}
     not_heard = (*remembered, *map(as_marker, settings.pop("not_heard")))
-    return Options(columns=dict(settings.pop("columns")), not_heard=not_heard, **chosen), tell
+    declared = settings.pop("columns")
+    columns = dict(declared)
+    if len(columns) < len(declared):
+        both = ", ".join(f"{role}={name}" for role, name in declared)
+        raise ValueError(f"--columns: expected one name for each role. Received: {both}")
+    return Options(columns=columns, not_heard=not_heard, **chosen), tell
 
 
 # === Commands ===
@@ -195,10 +210,12 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     """
     from lib.data import protocols
     from lib.data.names import Spellings
+    from lib.paths import require_writable
     from lib.use import card
     from lib.use.localizer import CARD, Localizer, require_replaceable
 
     require_replaceable(output)
+    require_writable(output)
     options, tell = options_of(reading)
     learning, held_out, transmitters = [], [], ()
     for source in sources:
@@ -326,9 +343,11 @@ def fingerprints_of(source: str, options, known, tell, name: str | None = None):
     before, equals, path = source.partition("=")
     if equals:
         name = before
-    elif name is None:
+    else:
+        path = source
+    if not name or not path:
         raise ValueError(f"expected NAME=file or one of {', '.join(registered())}. Received: {source}")
-    return reading.read_fingerprints(path or source, name, options, known, tell)
+    return reading.read_fingerprints(path, name, options, known, tell)
 
 
 def report(rows: list[dict]) -> None:
@@ -347,15 +366,25 @@ def run() -> None:
     """Run a command; what goes wrong is said in one line."""
     try:
         status = main(standalone_mode=False, prog_name="python -m lib")
-    except click.ClickException as problem:
+    except click.exceptions.NoArgsIsHelpError as problem:
         problem.show()
         sys.exit(REFUSED)
+    except click.ClickException as problem:
+        context = getattr(problem, "ctx", None)
+        command = context.command_path if context else "python -m lib"
+        refuse(f"{problem.format_message()} See {command} --help")
     except (ValueError, OSError, MemoryError, ImportError) as problem:
-        click.echo("error: " + " ".join(str(problem).split()), err=True)
-        sys.exit(REFUSED)
+        refuse(str(problem))
     except (KeyboardInterrupt, click.Abort):
-        sys.exit("interrupted: nothing was written")
+        click.echo("interrupted: nothing was written", err=True)
+        sys.exit(INTERRUPTED)
     sys.exit(status)
+
+
+def refuse(message: str) -> NoReturn:
+    """Say in one line what is wrong, and end."""
+    click.echo("error: " + " ".join(message.split()), err=True)
+    sys.exit(REFUSED)
 
 
 if __name__ == "__main__":

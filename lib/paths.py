@@ -87,3 +87,14 @@ def replacing(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_writable(target: Path) -> None:
+    """Raise OSError if nothing can be written at `target`, before hours of work are lost by that."""
+    folder = target.parent
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        tempfile.TemporaryDirectory(dir=folder, prefix=".writing-").cleanup()
+    except OSError as problem:
+        raise OSError(f"{target}: expected a place that can be written to. {folder}: {problem.strerror}") from problem

@@ -23,6 +23,9 @@ LEAST_ROWS, LEAST_RANGE_DB = 20, 1.0
 # belong together.
 BULK, FAR_EXTENTS, FAR_METRES, FAR_DEGREES = (0.02, 0.98), 3.0, 100.0, 1.0
 MOST_FAR, MOST_FAR_SHARE = 3, 0.005
+# Of few rows the quantiles leave out so many at each end at least, so that a wrong one does not stretch them.
+LEAST_BEYOND = 1
+MOST = (0.1, 0.9)  # quantiles of what is far from most, more rows or of fewer
 
 
 def marker_values(dbm: np.ndarray, measured: Sequence) -> list[str]:
@@ -147,8 +150,21 @@ def far(position: np.ndarray) -> np.ndarray:
     """(n,) bool: which of (n, 2) metres lie so far outside of where most are that they cannot belong; few, or none."""
     if len(position) < LEAST_ROWS:
         return np.zeros(len(position), dtype=bool)
-    low, high = np.quantile(position, BULK, axis=0)
-    reach = FAR_EXTENTS * (high - low).max() + FAR_METRES
-    outside = ((position < low - reach) | (position > high + reach)).any(axis=1)
+    beyond = max(BULK[0], LEAST_BEYOND / (len(position) - 1))
+    outside = _outside(position, (beyond, 1 - beyond))
     most = max(MOST_FAR, int(MOST_FAR_SHARE * len(position)))
     return outside & (np.count_nonzero(outside) <= most)
+
+
+def far_from_most(position: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of (n, 2) metres lie far from nine tenths of all, and may be right all the same."""
+    if not len(position):
+        return np.zeros(0, dtype=bool)
+    return _outside(position, MOST)
+
+
+def _outside(position: np.ndarray, quantiles: tuple[float, float]) -> np.ndarray:
+    """(n,) bool: which of (n, 2) metres lie several extents outside of the quantiles of all."""
+    low, high = np.quantile(position, quantiles, axis=0)
+    reach = FAR_EXTENTS * (high - low).max() + FAR_METRES
+    return ((position < low - reach) | (position > high + reach)).any(axis=1)

@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import re
+import unicodedata
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
+import numpy as np
 import pandas as pd
 
 from lib.data.forms import EMPTY
@@ -25,12 +27,20 @@ from lib.data.names import Columns, listed
 
 CELLS_AT_ONCE, LEAST_ROWS, MOST_ROWS = 2**21, 1_000, 100_000  # of a part of a table
 BLOCK = 2**20  # bytes
-BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF32_LE: "utf-32",  # after the mark of UTF-16, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32",
+}
 FALLBACK = "cp1252"  # what Windows writes
 COMPRESSIONS = {b"\x1f\x8b": ("gzip", gzip.open), b"\xfd7zXZ\x00": ("xz", lzma.open), b"BZh": ("bzip2", bz2.open)}
 ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
+SPREADSHEET = "[Content_Types].xml"  # is in the archive that an xlsx file is
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 FIRST_ROWS = 100  # that show which decimal mark a file has
+EXCEL_DELIMITER = re.compile(r'"?sep=."?\s*')  # a first line that tells Excel what is between the cells
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
 
 
@@ -44,6 +54,7 @@ class File:
         encoding: Python's name of it; None for Parquet.
         form: `CSV`, `JSON` or `Parquet`.
         sha256: of the decompressed content.
+        line_ends: how many there are.
     """
 
     path: Path
@@ -51,13 +62,14 @@ class File:
     encoding: str | None
     form: str
     sha256: str
+    line_ends: int
 
     def __str__(self) -> str:
         parts = [self.form]
         if self.compression:
             parts.append(f"compressed by {self.compression}")
-        if self.encoding == "utf-16":
-            parts.append("UTF-16")
+        if self.encoding in ("utf-16", "utf-32"):
+            parts.append(self.encoding.upper())
         if self.encoding == FALLBACK:
             parts.append("not UTF-8: read as Windows-1252")
         return ", ".join(parts)
@@ -71,7 +83,7 @@ class Header:
         names: of the columns, without spaces around them.
         delimiter: between cells.
         decimal: the decimal mark.
-        lines: how many lines stand before the first row.
+        lines: how many lines stand before the first row; one that goes on in a next line, within quotes, is one.
     """
 
     names: list[str]
@@ -91,17 +103,19 @@ def examined(path: Path | str) -> File:
     digest = hashlib.sha256()
     decoder = codecs.getincrementaldecoder("utf-8")()
     is_utf8 = True
+    line_ends = 0
     head = b""
     with opened(path) as (stream, compression):
         while block := stream.read(BLOCK):
             digest.update(block)
+            line_ends += block.count(b"\n")
             head = head or block
             if is_utf8:
                 is_utf8 = _decodes(decoder, block)
     if not head.strip():
         raise ValueError(f"{path}: expected a table. Received: an empty file")
     if head.startswith(PARQUET):
-        return File(path, compression, None, "Parquet", digest.hexdigest())
+        return File(path, compression, None, "Parquet", digest.hexdigest(), line_ends)
     encoding = "utf-8" if is_utf8 else FALLBACK
     for mark, marked in BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
@@ -110,7 +124,7 @@ def examined(path: Path | str) -> File:
         raise ValueError(f"{path}: expected text or Parquet. Received: a binary file that starts with {head[:8]!r}")
     start = head.decode(encoding, errors="replace").lstrip()[:1]
     form = "JSON" if start in ("{", "[") else "CSV"
-    return File(path, compression, encoding, form, digest.hexdigest())
+    return File(path, compression, encoding, form, digest.hexdigest(), line_ends)
 
 
 def _decodes(decoder: codecs.IncrementalDecoder, block: bytes) -> bool:
@@ -147,7 +161,9 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, str | None]]:
 
 
 def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
-    members = [member.filename for member in archive.infolist() if not member.is_dir()]
+    members = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
+    if SPREADSHEET in members:
+        raise ValueError(f"{path}: expected CSV, JSON or Parquet. Received: a spreadsheet. Save its table as CSV")
     if len(members) != 1:
         raise ValueError(f"{path}: expected an archive of one file. Received: {listed(members, 5) or 'none'}")
     return members[0]
@@ -172,8 +188,8 @@ def header_of(file: File) -> Header:
     with opened_text(file) as text:
         comments = []
         line = text.readline()
-        while line.startswith("#") or (line and not line.strip()):
-            comments.append(line)
+        while line.startswith("#") or (line and not line.strip()) or EXCEL_DELIMITER.fullmatch(line):
+            comments.append("" if EXCEL_DELIMITER.fullmatch(line) else line)
             line = text.readline()
         first, before = line, len(comments)
         following = text.readline()
@@ -181,22 +197,21 @@ def header_of(file: File) -> Header:
         delimiter = _delimiter(comments[-1] if comments else first)
         if comments and len(next(csv.reader([comments[-1]], delimiter=delimiter), [])) > 1:
             as_row = next(csv.reader([first], delimiter=delimiter), [])
-            names = next(csv.reader([comments[-1].lstrip("# ")], delimiter=delimiter))
+            names = next(csv.reader([comments[-1].lstrip("# ")], delimiter=delimiter, skipinitialspace=True))
             if len(names) == len(as_row):
                 return _header(file, names, delimiter, [as_row], before)
         delimiter = _delimiter(first)
-        reader = csv.reader(text_after, delimiter=delimiter)
+        reader = csv.reader(text_after, delimiter=delimiter, skipinitialspace=True)
         try:
             names = next(reader, [])
-            lines = before + reader.line_num
             rows = list(islice(reader, FIRST_ROWS))
         except csv.Error as problem:
             raise ValueError(f"{file.path}: expected a CSV with a header. Received: {problem}") from problem
-    return _header(file, names, delimiter, rows, lines)
+    return _header(file, names, delimiter, rows, before + 1)
 
 
 def _header(file: File, names: Sequence[str], delimiter: str, rows: Sequence[Sequence[str]], lines: int) -> Header:
-    names = [name.strip() for name in names]
+    names = ["".join(filter(_is_visible, name)).strip() for name in names]
     if not any(names):
         raise ValueError(f"{file.path}: expected a CSV with a header. Received: a first line without names")
     decimal = "."
@@ -205,10 +220,44 @@ def _header(file: File, names: Sequence[str], delimiter: str, rows: Sequence[Seq
     return Header(names, delimiter, decimal, lines)
 
 
+def _is_visible(character: str) -> bool:
+    """Whether a character is none of control and format, such as a zero-width space, which nobody sees in a name."""
+    return unicodedata.category(character) not in ("Cc", "Cf")
+
+
 def _delimiter(line: str) -> str:
     """What separates the names of a header."""
     counts = {delimiter: len(next(csv.reader([line], delimiter=delimiter), [])) for delimiter in DELIMITERS}
     return max(counts, key=counts.get)
+
+
+class Lines:
+    """In which lines of a CSV its rows begin: not one after the other if some are blank, or cells go on in a next."""
+
+    def __init__(self, file: File, header: Header):
+        self.file = file
+        self.header = header
+
+    def of_rows(self, n_rows: int) -> np.ndarray:
+        """(n,) the line of each of the n rows, counted from 1."""
+        n_lines = self.header.lines + n_rows
+        if self.file.line_ends in (n_lines, n_lines - 1):
+            return self.header.lines + 1 + np.arange(n_rows)
+        return self.exact()
+
+    def exact(self) -> np.ndarray:
+        """The same, read from the file."""
+        lines = []
+        with opened_text(self.file) as text:
+            for _ in range(self.header.lines - 1):
+                text.readline()
+            start = self.header.lines
+            reader = csv.reader(text, delimiter=self.header.delimiter)
+            for row in reader:
+                if any(map(str.strip, row)) or len(row) > 1:
+                    lines.append(start)
+                start = self.header.lines + reader.line_num
+        return np.array(lines[1:])
 
 
 def parts_of_csv(file: File, header: Header, text: Sequence[int]) -> Iterator[pd.DataFrame]:
@@ -247,7 +296,7 @@ def parts_of_csv(file: File, header: Header, text: Sequence[int]) -> Iterator[pd
         try:
             with pd.read_csv(stream, encoding=file.encoding, **settings) as reader:
                 for part in reader:
-                    _require_width(part, header)
+                    _require_width(part, file, header)
                     yield part.drop(columns=width)
         except pd.errors.EmptyDataError:
             return
@@ -257,15 +306,14 @@ def parts_of_csv(file: File, header: Header, text: Sequence[int]) -> Iterator[pd
             ) from problem
 
 
-def _require_width(part: pd.DataFrame, header: Header) -> None:
+def _require_width(part: pd.DataFrame, file: File, header: Header) -> None:
     width = len(header.names)
     beyond = part[width].notna()
     if beyond.any():
         row = int(beyond.to_numpy().argmax())
-        line = header.lines + 1 + int(part.index[row])
-        raise ValueError(
-            f"line {line}: expected {width} cells, as in the header. Received: more, {part[width].iloc[row]!r}"
-        )
+        line = Lines(file, header).exact()[part.index[row]]
+        last = part[width].iloc[row]
+        raise ValueError(f"line {line}: expected {width} cells, as in the header. Received: more, the last is {last}")
 
 
 def parquet(file: File) -> tuple[list[str], pd.DataFrame]:
@@ -289,16 +337,22 @@ def parquet(file: File) -> tuple[list[str], pd.DataFrame]:
 # === JSON ===
 
 
-def json_items(file: File) -> Iterator[object]:
+def json_items(file: File, lines: list[int]) -> Iterator[object]:
     """The elements of a list, or the objects of a file with one on each line, in their order.
+
+    Args:
+        file: that is read.
+        lines: gets the line of each object that comes, where there is one on each.
 
     Raises:
         ValueError: if it is no JSON, with the line.
     """
     with opened_text(file) as text:
+        number = 1
         first = text.readline()
         while first and not first.strip():
             first = text.readline()
+            number += 1
         if first.lstrip().startswith("["):
             yield from _whole(file, first + text.read())
             return
@@ -306,9 +360,11 @@ def json_items(file: File) -> Iterator[object]:
         if not second or not _is_json(first):
             yield from _whole(file, first + second + text.read())
             return
-        for number, line in enumerate(chain([first, second], text), start=1):
+        for line in chain([first, second], text):
             if line.strip():
-                yield _parsed(file, line, number)
+                lines.append(number)
+                yield _parsed(file, line.strip(), number)
+            number += 1
 
 
 def _is_json(text: str) -> bool:
@@ -328,6 +384,8 @@ def _whole(file: File, text: str) -> list:
     if isinstance(content, list):
         return content
     values = list(content.values())
+    while len(values) == 1 and isinstance(values[0], dict) and len(values[0]) == 1:
+        values = list(values[0].values())
     if len(values) == 1 and isinstance(values[0], list) and values[0] and not _is_reading(values[0][0]):
         return values[0]
     return [content]
@@ -342,4 +400,6 @@ def _parsed(file: File, line: str, number: int):
     try:
         return json.loads(line)
     except json.JSONDecodeError as problem:
-        raise ValueError(f"{file.path}: line {number}: expected a JSON object. Received: {problem}") from problem
+        raise ValueError(
+            f"{file.path}: line {number}: expected a JSON object. Received: {problem.msg} at character {problem.colno}"
+        ) from problem

@@ -9,16 +9,17 @@ Needs NumPy alone, so that a machine that only locates can use it.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
 
-from lib.data.names import POSITIONS, Columns, Spellings, listed
+from lib.data.names import POSITIONS, Columns, Spellings, listed, role_and_rank
 
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
-EMPTY = frozenset(("", "na", "n/a", "nan", "none", "null"))  # as text, in any case
+EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"))  # as text, in any case
 READINGS_AT_ONCE = 2**20
 SCALARS = (int, float, str)  # what most values of a dict are
 PLAIN_NUMBERS = {float, int, type(None)}
@@ -153,11 +154,15 @@ def matrix(scans, known: Spellings, rules: Rules | None = None) -> NamedScans:
 def readings_of(scans, columns: Columns, rules: Rules) -> Readings:
     """The readings of scans in any form, see `matrix`."""
     if hasattr(scans, "columns"):
+        scans = _with_index(scans)
         names = [str(name) for name in scans.columns]
         return of_table(names, scans, list(scans.index), columns, rules)
     if isinstance(scans, Mapping) and scans and all(map(_is_column, scans.values())):
         names = [str(name) for name in scans]
         values = list(scans.values())
+        lengths = {len(column) for column in values}
+        if len(lengths) > 1:
+            raise ValueError(f"expected columns of one length. Received: of {listed(sorted(lengths))}")
         return of_table(names, values, range(len(values[0])), columns, rules)
     if isinstance(scans, list | tuple):
         readings, _ = of_dicts(scans, columns, rules)
@@ -166,6 +171,17 @@ def readings_of(scans, columns: Columns, rules: Rules) -> Readings:
         "`scans` must be a table with a column for each transmitter, one with columns for scan, transmitter and rssi, "
         f"or a list of dicts. Received: {type(scans).__name__}"
     )
+
+
+def _with_index(table):
+    """A DataFrame with its index as columns, where that names scan or transmitter, and a name for each column.
+
+    Of a column with several names, as in a pivot table, the last one is that of the transmitter.
+    """
+    names = [name[-1] if isinstance(name, tuple) else name for name in table.columns]
+    roles = {role_and_rank(str(name))[0] for name in table.index.names}
+    named = table.set_axis(names, axis=1)
+    return named if roles.isdisjoint(("scan", "transmitter")) else named.reset_index()
 
 
 def _is_column(values) -> bool:
@@ -252,10 +268,12 @@ def refuse_impossible(readings: Readings, counts: np.ndarray) -> None:
         return
     reading = int(np.argmax(wrong))
     value = readings.value(reading)
-    shown = repr(value) if isinstance(value, str) else f"{value:g}"
+    marker = value if isinstance(value, str) else f"{value:g}"
+    shown = repr(value) if isinstance(value, str) else marker
     raise ValueError(
         f"{readings.where(reading)}: expected RSSI from {LOWEST_DBM:g} to {HIGHEST_DBM:g} dBm, or nothing where it is "
-        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard {value}"
+        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard "
+        f"{shlex.quote(marker)}"
     )
 
 
@@ -294,19 +312,13 @@ def level(value, text_markers: Sequence[str]) -> float:
     """A number or text that is one, NaN for "not heard", infinity for what is neither."""
     if value is None:
         return np.nan
-    if isinstance(value, str):
-        text = value.strip()
-        if text.lower() in EMPTY or text in text_markers:
-            return np.nan
-        try:
-            return float(text)
-        except ValueError:
-            return np.inf
     if not _is_number(value):
-        return np.inf
+        value = str(value).strip()  # text, or a missing value or decimal number of another library
+        if value.lower() in EMPTY or value in text_markers:
+            return np.nan
     try:
         return float(value)
-    except OverflowError:
+    except (ValueError, OverflowError):
         return np.inf
 
 
@@ -530,8 +542,14 @@ class Builder:
 # === Dicts ===
 
 
-def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings, list[dict]]:
+def of_dicts(items: Iterable, columns: Columns, rules: Rules, lines: Sequence[int] = ()) -> tuple[Readings, list[dict]]:
     """The readings of dicts, each a scan, an uplink, or one reading of a scan.
+
+    Args:
+        items: the dicts.
+        columns: what their keys are.
+        rules: how values are read.
+        lines: in which line of a file each of them stands, known when it has come; empty if they are of no such file.
 
     Returns:
         The readings, and for each scan what it says of itself, by role.
@@ -539,9 +557,10 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
     Raises:
         ValueError: if one of them is no dict, or is not to be understood.
     """
-    names, described, number_of_scan = [], [], {}
+    names, described, number_of_scan, first_items = [], [], {}, []
     builder, transmitters = Builder(rules), {}
-    scans, heard, values = [], [], []  # of the readings that are not in the builder yet
+    scans, heard, values, item_numbers = [], [], [], []  # of the readings that are not in the builder yet
+    item_parts = []
 
     def flush() -> None:
         dbm = levels(values, rules)
@@ -551,7 +570,8 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
         numbers = list(map(transmitters.__getitem__, heard))
         came = np.array(values, dtype=object)[rows]
         builder.add(np.array(scans, np.int64)[rows], np.array(numbers, np.int64)[rows], dbm[rows], came)
-        for collected in (scans, heard, values):
+        item_parts.append(np.array(item_numbers, dtype=np.int64)[rows])
+        for collected in (scans, heard, values, item_numbers):
             collected.clear()
 
     for number, item in enumerate(items):
@@ -559,18 +579,26 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules) -> tuple[Readings,
             about, item_heard, item_values, is_reading = unpacked(item, columns)
             key = scan_key(about) if is_reading else number
         except ValueError as problem:
-            raise ValueError(f"scan {number}: {problem}") from problem
+            where = f"line {lines[number]}" if lines else f"scan {number}"
+            raise ValueError(f"{where}: {problem}") from problem
         if key not in number_of_scan:
             number_of_scan[key] = len(names)
-            names.append(about.get("scan", len(names)))
+            name = about.get("scan")
+            names.append(len(names) if name is None else name)
+            first_items.append(number)
             described.append(about)
         scans += [number_of_scan[key]] * len(item_heard)
+        item_numbers += [number] * len(item_heard)
         heard += item_heard
         values += item_values
         if len(heard) >= READINGS_AT_ONCE // 16:
             flush()
     flush()
     readings = builder.readings(names, list(transmitters))
+    if lines:
+        line_of_item = np.array(lines)
+        reading_lines = line_of_item[np.concatenate(item_parts)]
+        readings = dataclasses.replace(readings, scan_lines=line_of_item[first_items], lines=reading_lines)
     is_other = np.array([not columns.is_transmitter(name) for name in transmitters], dtype=bool)
     return (readings.without(is_other) if is_other.any() else readings), described
 
@@ -581,9 +609,9 @@ def scan_key(about: Mapping) -> tuple:
     Raises:
         ValueError: if there is neither a name nor a time.
     """
-    if "scan" in about:
+    if about.get("scan") is not None:
         return (about["scan"],)
-    if "time" not in about:
+    if about.get("time") is None:
         raise ValueError(f"expected scan or time beside transmitter and rssi. Received: {listed(about)}")
     return tuple(about.get(role) for role in ("time", "device", "x", "y", "latitude", "longitude", "floor"))
 
@@ -596,26 +624,39 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[str], list, bool]:
     """
     if not isinstance(item, Mapping):
         raise ValueError(f"expected a dict of RSSI by transmitter. Received: {type(item).__name__}")
-    if isinstance(item.get("result"), Mapping):  # so The Things Stack's storage wraps uplinks
-        item = item["result"]
-    if isinstance(item.get("uplink_message"), Mapping):
-        return *_of_things_stack(item, columns), False
-    if isinstance(item.get("rxInfo"), list):
-        return *_of_chirpstack(item, columns), False
-    about, others = _by_role(item, columns)
+    if (uplink := _uplink_in(item)) is not None:
+        read = _of_things_stack if "uplink_message" in uplink else _of_chirpstack
+        about, pairs = read(uplink, columns)
+        heard = [gateway for gateway, _ in pairs]
+        values = [rssi for _, rssi in pairs]
+        return _position_of(item, columns) | about, heard, values, False
+    about, _ = _by_role(item, columns)
     if "transmitter" in about and "rssi" in about:
         transmitter = str(about.pop("transmitter")).strip()
         return about, [transmitter], [about.pop("rssi")], True
-    heard, values = [], []
+    about, heard, values = {}, [], []
+    _gather(item, columns, about, heard, values, {})
+    return about, heard, values, False
+
+
+def _gather(item: Mapping, columns: Columns, about: dict, heard: list, values: list, seen: dict) -> None:
+    """Add what a dict, and the dicts in it, say of a scan to `about`, `heard` and `values`.
+
+    Args:
+        item: the dict.
+        columns: what its keys are.
+        about, heard, values: see `unpacked`; changed in place.
+        seen: by key, in which dict of the scan it stood; changed in place.
+    """
+    own, others = _by_role(item, columns)
+    about |= own
     for name, value in others.items():
         if isinstance(value, SCALARS):
             heard.append(name)
             values.append(value)
         elif isinstance(value, Mapping):
-            inner, readings = _by_role(value, columns)
-            about |= inner
-            heard += readings
-            values += readings.values()
+            _require_one_scan(name, value, columns, seen)
+            _gather(value, columns, about, heard, values, seen)
         elif isinstance(value, list | tuple):
             for transmitter, rssi in _listed_readings(name, value, columns):
                 heard.append(transmitter)
@@ -623,23 +664,33 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[str], list, bool]:
         else:
             heard.append(name)
             values.append(value)
-    return about, heard, values, False
+
+
+def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict[str, str]) -> None:
+    """Raise ValueError if a dict in a scan is a scan or a column: its name is a number, or another has its keys too."""
+    doubtful = value.keys() if name.isdecimal() else seen.keys() & value.keys()
+    for key in map(str, doubtful):
+        is_position = role_and_rank(key)[0] in (*POSITIONS[0], *POSITIONS[1])
+        if is_position or columns.is_transmitter(key):
+            raise ValueError(
+                "expected one scan in an object, and several as a list of objects, or an object a line. Received: "
+                f"{key} in {name} and in {seen.get(key, 'others')}"
+            )
+    seen |= dict.fromkeys(value, name)
 
 
 def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:
     """Single values of a dict by role, and all else by name."""
     if columns.meaningless.issuperset(item):
         return {}, item
-    about, ranks, others = {}, {}, {}
-    for name, value in item.items():
-        name = str(name)
-        role_and_rank = columns.role(name)
-        if role_and_rank is None or isinstance(value, Mapping | list | tuple):
-            others[name] = value
-            continue
-        role, rank = role_and_rank
-        if role not in ranks or rank < ranks[role]:
-            about[role], ranks[role] = value, rank
+    names = [str(name) for name in item]
+    values = list(item.values())
+    about = {}
+    for role, number in columns.roles(names, need_declared=False).items():
+        if not isinstance(values[number], Mapping | list | tuple):
+            about[role] = values[number]
+            names[number] = None
+    others = {name: value for name, value in zip(names, values, strict=True) if name is not None}
     return about, others
 
 
@@ -656,7 +707,10 @@ def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tupl
             continue
         about, _ = _by_role(value, columns) if isinstance(value, Mapping) else ({}, {})
         if "transmitter" not in about or "rssi" not in about:
-            raise ValueError(f"{name}: expected readings with a transmitter and its RSSI. Received: {value!r:.60}")
+            raise ValueError(
+                f"{name}: expected readings with a transmitter and its RSSI. Received: {value!r:.60}. Scans are a "
+                "list of objects, or an object a line"
+            )
         pairs.append((str(about["transmitter"]).strip(), about["rssi"]))
     return pairs
 
@@ -664,34 +718,61 @@ def _listed_readings(name: str, values: Sequence, columns: Columns) -> list[tupl
 # === Uplinks ===
 
 
-def _of_chirpstack(uplink: Mapping, columns: Columns) -> tuple[dict, list, list]:
+def _uplink_in(item: Mapping) -> Mapping | None:
+    """An uplink: the dict itself, or one in it, since brokers and storages wrap them; None if there is none."""
+    if isinstance(item.get("uplink_message"), Mapping) or "rxInfo" in item:
+        return item
+    for value in item.values():
+        if isinstance(value, Mapping) and (uplink := _uplink_in(value)) is not None:
+            return uplink
+    return None
+
+
+def _part(item: Mapping, key: str) -> Mapping:
+    """A dict in a dict, empty if there is none."""
+    value = item.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _receptions(values) -> Iterator[Mapping]:
+    """What the gateways say of an uplink.
+
+    Raises:
+        ValueError: if that is no list of dicts.
+    """
+    for value in [] if values is None else values:
+        if isinstance(values, Mapping) or not isinstance(value, Mapping):
+            raise ValueError(f"expected a list of receptions, each of a gateway. Received: {values!r:.60}")
+        yield value
+
+
+def _of_chirpstack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
     """An uplink event of ChirpStack v4 (its integrations' JSON)."""
     about = _position_in(uplink.get("object"), columns)
-    information = uplink.get("deviceInfo") or {}
+    information = _part(uplink, "deviceInfo")
     _describe(about, uplink.get("deduplicationId"), uplink.get("time"), information.get("devEui"))
-    heard, values = [], []
-    for reception in uplink["rxInfo"]:
-        heard.append(_first_known([reception.get("gatewayId")], columns))
-        values.append(reception.get("rssi"))
-    return about, heard, values
+    pairs = []
+    for reception in _receptions(uplink["rxInfo"]):
+        pairs.append((_first_known([reception.get("gatewayId")], columns), reception.get("rssi")))
+    return about, pairs
 
 
-def _of_things_stack(uplink: Mapping, columns: Columns) -> tuple[dict, list, list]:
+def _of_things_stack(uplink: Mapping, columns: Columns) -> tuple[dict, list]:
     """An uplink message of The Things Stack v3 (its webhooks' and storage's JSON)."""
     message = uplink["uplink_message"]
     about = _position_in(message.get("decoded_payload"), columns)
-    identifiers = uplink.get("end_device_ids") or {}
+    identifiers = _part(uplink, "end_device_ids")
     _describe(about, None, uplink.get("received_at") or message.get("received_at"), identifiers.get("device_id"))
-    heard, values = [], []
-    for reception in message.get("rx_metadata") or ():
-        gateway = reception.get("gateway_ids") or {}
-        broker = reception.get("packet_broker") or {}
+    pairs = []
+    for reception in _receptions(message.get("rx_metadata")):
+        gateway = _part(reception, "gateway_ids")
+        broker = _part(reception, "packet_broker")
         # All that another network received is of the gateway "packetbroker"; the broker says whose it was.
         candidates = [broker.get("forwarder_gateway_eui"), broker.get("forwarder_gateway_id")]
         candidates += [gateway.get("eui"), gateway.get("gateway_id")]
-        heard.append(_first_known(candidates, columns))
-        values.append(reception.get("rssi"))
-    return about, heard, values
+        rssi = reception.get("rssi", reception.get("channel_rssi"))
+        pairs.append((_first_known(candidates, columns), rssi))
+    return about, pairs
 
 
 def _describe(about: dict, scan, time, device) -> None:
@@ -708,7 +789,9 @@ def _first_known(candidates: Sequence[str | None], columns: Columns) -> str:
     """
     names = [str(name) for name in candidates if name]
     if not names:
-        raise ValueError("expected the gateway of each reception. Received: none")
+        raise ValueError(
+            "expected the gateway of each reception, as ChirpStack v4 and The Things Stack v3 name it, found none"
+        )
     for name in names:
         if columns.known.number(name) >= 0:
             return name
@@ -719,10 +802,17 @@ def _position_in(payload, columns: Columns) -> dict:
     """Position and floor in a decoded payload, wherever they stand in it, by role."""
     if not isinstance(payload, Mapping):
         return {}
-    about, others = _by_role(payload, columns)
-    if any(set(pair) <= set(about) for pair in POSITIONS):
-        return {role: about[role] for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building") if role in about}
-    for value in others.values():
+    if position := _position_of(payload, columns):
+        return position
+    for value in payload.values():
         if inner := _position_in(value, columns):
             return inner
     return {}
+
+
+def _position_of(item: Mapping, columns: Columns) -> dict:
+    """Position and floor that a dict itself has, by role; nothing without a position."""
+    about, _ = _by_role(item, columns)
+    if not any(set(pair) <= set(about) for pair in POSITIONS):
+        return {}
+    return {role: about[role] for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building") if role in about}

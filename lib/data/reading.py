@@ -4,6 +4,7 @@ What looks wrong is left out with a word, or refused with the line, the column a
 measurement or a position.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,11 @@ from lib.data.forms import NamedScans, Rules
 from lib.data.names import POSITIONS, Columns, Spellings, listed
 from lib.data.tables import Contents, contents_of, naming
 
-LARGEST_SECONDS = 1e11  # since 1970; larger times are milliseconds
+LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17}  # times since 1970, by their unit; larger ones are in ns
+EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
+LOCAL_DATE = re.compile(r"^\s*(\d{1,2})([/.\-])(\d{1,2})[/.\-]\d{2}")
+TIME_ALONE = re.compile(r"\s*\d{1,2}:")
+LARGEST_LABEL = 1e9  # of a floor or building
 
 
 @dataclass(frozen=True)
@@ -80,9 +85,11 @@ def read_scans(
         scans = forms.as_matrix(readings, known, options.rules)
     if scans.repeated:
         contents.notes.append(_repeated(scans.repeated, options))
+    if contents.conflict:
+        contents.notes.append(contents.conflict)
     if tell:
         heard = f"{np.count_nonzero(is_known):,} of its {len(is_known):,} transmitters are known"
-        if not is_known.any():
+        if readings.transmitters and not is_known.any():
             heard += f" ({listed(readings.transmitters, 3)}; known are {listed(known.numbers, 3)})"
         tell(_paragraph(contents, heard))
     return scans
@@ -236,7 +243,7 @@ def _positions(contents: Contents, pair: tuple[str, str], options: Options) -> t
         raise ValueError("expected rows with a position. Received: none")
     frame, position = Frame(None), raw
     if pair == ("latitude", "longitude"):
-        latitude, longitude = np.median(raw[kept], axis=0)
+        latitude, longitude = np.median(raw[kept, 0]), _middle_longitude(raw[kept, 1])
         frame = Frame.around(round(float(latitude), 2), round(float(longitude), 2))
         position = np.full(raw.shape, np.nan)
         position[kept] = frame.from_degrees(raw[kept])
@@ -244,7 +251,19 @@ def _positions(contents: Contents, pair: tuple[str, str], options: Options) -> t
         far = np.flatnonzero(kept)[doubts.far(position[kept])]
         kept[far] = False
         _note_rows(contents, far, "far from all others")
+        doubtful = np.flatnonzero(kept)[doubts.far_from_most(position[kept])]
+        if len(doubtful):
+            contents.notes.append(
+                f"{counted(len(doubtful), 'row')} far from most others, which count: {contents.places(doubtful)}"
+            )
     return frame, position, np.flatnonzero(kept)
+
+
+def _middle_longitude(longitude: np.ndarray) -> float:
+    """The median of (n,) degrees, also across the 180th meridian."""
+    middle = np.angle(np.exp(1j * np.radians(longitude)).mean(), deg=True)
+    beside_it = (longitude - middle + 180) % 360 - 180
+    return (middle + np.median(beside_it) + 180) % 360 - 180
 
 
 def _note_rows(contents: Contents, rows: np.ndarray, why: str) -> None:
@@ -283,18 +302,23 @@ def _labels(contents: Contents, role: str, kept: np.ndarray) -> np.ndarray | Non
     values = contents.about[role]
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     texts = values.astype(str).str.strip()
-    if np.isnan(numbers).all() and (texts == texts.iloc[0]).all():
-        contents.notes.append(f"{contents.called[role]} is left out: {texts.iloc[0]!r} in every row, no whole number")
+    is_empty = values.isna().all()
+    if is_empty or (np.isnan(numbers).all() and (texts == texts.iloc[0]).all()):
+        told = "nothing" if is_empty else f"{texts.iloc[0]!r}, no whole number,"
+        contents.notes.append(f"{contents.called[role]} is left out: {told} in every row")
         return None
     wrong = np.zeros(len(values), dtype=bool)
-    wrong[kept] = ~(np.isfinite(numbers[kept]) & (numbers[kept] == np.round(numbers[kept])))
+    wrong[kept] = ~((np.abs(numbers[kept]) <= LARGEST_LABEL) & (numbers[kept] == np.round(numbers[kept])))
     if wrong.any():
         _refuse(contents, role, wrong, "a whole number", f". --ignore {contents.called[role]} leaves the column out")
     return numbers[kept].astype(np.int64)
 
 
 def _times(contents: Contents) -> np.ndarray | None:
-    """(n,) datetime64 in UTC, of dates and times or of seconds or milliseconds since 1970, NaT where there is none.
+    """(n,) datetime64 in UTC, of dates and times or of seconds and the like since 1970, NaT where there is none.
+
+    Returns:
+        None where there is no such column, or one that does not tell the date; nothing else needs it.
 
     Raises:
         ValueError: if a value is no time.
@@ -302,29 +326,56 @@ def _times(contents: Contents) -> np.ndarray | None:
     if "time" not in contents.about:
         return None
     values = contents.about["time"]
+    left_out = f"{contents.called['time']} is left out"
     is_empty = values.isna() | (values.astype(str).str.strip() == "")
     numbers = pd.to_numeric(values, errors="coerce")
     if numbers[~is_empty].notna().all():
-        unit = "s" if numbers.abs().max() < LARGEST_SECONDS else "ms"
+        unit = next((unit for unit, largest in LARGEST.items() if not numbers.abs().max() >= largest), "ns")
         times = pd.to_datetime(numbers, unit=unit, utc=True, errors="coerce")
     else:
-        times = pd.to_datetime(values.where(~is_empty), format="mixed", utc=True, errors="coerce")
+        texts = values.where(~is_empty).astype("string")
+        day_first = _day_first(texts)
+        if day_first is None:
+            contents.notes.append(f"{left_out}: it does not tell day and month apart, as 2024-12-31 would")
+            return None
+        is_time_alone = texts.str.match(TIME_ALONE).fillna(False)
+        dated = texts.where(~is_time_alone, "1970-01-01")
+        times = pd.to_datetime(dated, format="mixed", dayfirst=day_first, utc=True, errors="coerce")
     wrong = (times.isna() & ~is_empty).to_numpy()
     if wrong.any():
-        _refuse(
-            contents, "time", wrong, "a date and time", f". --ignore {contents.called['time']} leaves the column out"
-        )
+        advice = f". --ignore {contents.called['time']} leaves the column out"
+        _refuse(contents, "time", wrong, "a date and time", advice)
+    beyond = ((times < EARLIEST) | (times > LATEST)).to_numpy()
+    if beyond.any():
+        row = int(np.argmax(beyond))
+        contents.notes.append(f"{left_out}: {values.iloc[row]} ({contents.where(row)}) tells no date since 1990")
+        return None
     if is_empty.any():
         contents.notes.append(f"{counted(np.count_nonzero(is_empty), 'row')} without a time")
     return times.dt.tz_localize(None).to_numpy(dtype="datetime64[ns]")
 
 
+def _day_first(texts: pd.Series) -> bool | None:
+    """Whether the day stands before the month, as in 31.12.2024; None if that cannot be told."""
+    parts = texts.str.extract(LOCAL_DATE).dropna()
+    if parts.empty:
+        return False
+    first, second = parts[0].astype(int), parts[2].astype(int)
+    may_be_day_first = (second <= 12).all()
+    may_be_month_first = (first <= 12).all()
+    if may_be_day_first and may_be_month_first:
+        return True if (parts[1] == ".").all() else None
+    return bool(may_be_day_first) if may_be_day_first or may_be_month_first else None
+
+
 def _refuse(contents: Contents, role: str, wrong: np.ndarray, expected: str, advice: str = "") -> None:
     row = int(np.argmax(wrong))
     value = contents.about[role].iloc[row]
-    value = value.item() if isinstance(value, np.generic) else value
+    shown = repr(value.item() if isinstance(value, np.generic) else value)
+    if pd.isna(value):
+        shown = "nothing"
     raise ValueError(
-        f"{contents.where(row)}, column {contents.called[role]}: expected {expected}. Received: {value!r}{advice}"
+        f"{contents.where(row)}, column {contents.called[role]}: expected {expected}. Received: {shown}{advice}"
     )
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data import files, forms
+from lib.data import doubts, files, forms
 from lib.data.forms import Builder, Readings, Rules
-from lib.data.names import OF_SCAN, ROLE_AND_RANK, Columns, listed, plain
+from lib.data.names import OF_READING, OF_SCAN, Columns, listed, matches, role_and_rank
 
+MOST_BESIDE_HALF = 3  # transmitters of a wide table that has one of the two columns which make a table long
 PAIRED = re.compile(r"(.*?)[ _\-.]?(\d+)")  # mac1, rssi1, mac2, rssi2
 
 
@@ -26,6 +27,7 @@ class Contents:
         readings: of n scans.
         about: by role, n values as they came.
         called: by role, the name of its column.
+        names: of all columns.
         notes: what is to be said of it, a sentence each.
         conflict: what is wrong where a scan has two positions.
     """
@@ -34,6 +36,7 @@ class Contents:
     readings: Readings
     about: dict[str, pd.Series]
     called: dict[str, str]
+    names: Sequence[str] = ()
     notes: list[str] = field(default_factory=list)
     conflict: str | None = None
 
@@ -74,24 +77,46 @@ def contents_of(path: Path | str, columns: Columns, rules: Rules) -> Contents:
     """
     file = files.examined(path)
     with naming(path):
-        if file.form == "JSON":
-            return _of_json(file, columns, rules)
-        if file.form == "Parquet":
-            names, table = files.parquet(file)
-            collector = _collector(names, columns, rules, None)
-            collector.add(table)
-        else:
-            header = files.header_of(file)
-            collector = _collector(header.names, columns, rules, header.lines + 1)
-            for part in files.parts_of_csv(file, header, collector.text):
-                collector.add(part)
-        if not collector.n_rows:
-            raise ValueError(f"expected at least one row. Received: a header alone, {listed(collector.names)}")
-        return collector.contents(file)
+        contents = _read(file, columns, rules)
+        _leave_out(contents, columns)
+    return contents
+
+
+def _leave_out(contents: Contents, columns: Columns) -> None:
+    """Leave out what the user says, also where a transmitter is no column, and tell what there is none of."""
+    readings = contents.readings
+    left_out = np.array([columns.is_left_out(name) for name in readings.transmitters], dtype=bool)
+    if left_out.any():
+        contents.readings = readings.without(left_out)
+    if contents.file.form == "JSON":  # whose keys are not kept
+        return
+    names = (*contents.names, *readings.transmitters)
+    for pattern in (*columns.ignored, *columns.transmitters):
+        if not any(matches(name, (pattern,)) for name in names):
+            contents.notes.append(f"Nothing is called {pattern}")
+
+
+def _read(file: files.File, columns: Columns, rules: Rules) -> Contents:
+    """What a file has, see `contents_of`."""
+    if file.form == "JSON":
+        return _of_json(file, columns, rules)
+    if file.form == "Parquet":
+        names, table = files.parquet(file)
+        collector = _collector(names, columns, rules, None)
+        collector.add(table)
+    else:
+        header = files.header_of(file)
+        collector = _collector(header.names, columns, rules, files.Lines(file, header))
+        for part in files.parts_of_csv(file, header, collector.text):
+            collector.add(part)
+    if not collector.n_rows:
+        raise ValueError(f"expected at least one row. Received: a header alone, {listed(collector.names)}")
+    return collector.contents(file)
 
 
 def _of_json(file: files.File, columns: Columns, rules: Rules) -> Contents:
-    readings, described = forms.of_dicts(files.json_items(file), columns, rules)
+    lines = []
+    readings, described = forms.of_dicts(files.json_items(file, lines), columns, rules, lines)
     if not described:
         raise ValueError("expected at least one scan. Received: none")
     table = pd.DataFrame(described)
@@ -100,15 +125,15 @@ def _of_json(file: files.File, columns: Columns, rules: Rules) -> Contents:
     return Contents(file, readings, about, called)
 
 
-def _collector(names: Sequence[str], columns: Columns, rules: Rules, first_line: int | None) -> "Collector":
+def _collector(names: Sequence[str], columns: Columns, rules: Rules, lines: files.Lines | None) -> "Collector":
     """What takes a table with such columns."""
     roles, is_long = forms.roles_of(names, columns)
     forms.require_once(names, roles, columns)
     if pairs := _pairs(names, roles, columns):
-        return Paired(names, roles, rules, first_line, pairs)
+        return Paired(names, roles, rules, lines, pairs)
     if is_long:
-        return Long(names, roles, rules, first_line)
-    return Wide(names, roles, rules, first_line, columns)
+        return Long(names, roles, rules, lines)
+    return Wide(names, roles, rules, lines, columns)
 
 
 def _pairs(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> list[tuple[int, int]]:
@@ -118,7 +143,7 @@ def _pairs(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> 
         parts = PAIRED.fullmatch(name)
         if parts is None or number in roles.values() or name in columns.known.numbers:
             continue
-        role, _ = ROLE_AND_RANK.get(plain(parts[1]), (None, 0))
+        role, _ = role_and_rank(parts[1])
         if role in found:
             found[role][parts[2]] = number
     return [(number, found["rssi"][count]) for count, number in found["transmitter"].items() if count in found["rssi"]]
@@ -135,11 +160,11 @@ class Collector:
         conflict: what is wrong where a scan has two positions.
     """
 
-    def __init__(self, names: Sequence[str], roles: Mapping[str, int], rules: Rules, first_line: int | None):
+    def __init__(self, names: Sequence[str], roles: Mapping[str, int], rules: Rules, lines: files.Lines | None):
         self.names = names
         self.roles = {role: number for role, number in roles.items() if role in OF_SCAN}
         self.rules = rules
-        self.first_line = first_line
+        self.lines = lines
         self.transmitters = {}
         self.builder = Builder(self.rules)
         self.text = [number for role, number in self.roles.items() if role in ("scan", "time", "device")]
@@ -150,9 +175,16 @@ class Collector:
 
     def where(self, row: int) -> str:
         """The place of a row of the part that comes, for messages."""
-        if self.first_line is None:
+        if self.lines is None:
             return f"row {self.n_rows + row}"
-        return f"line {self.first_line + self.n_rows + row}"
+        return f"line {self.lines.exact()[self.n_rows + row]}"
+
+    def note_left_out(self, taken: Sequence[int], why: str = "") -> None:
+        """Note the columns that nothing is read from."""
+        taken = {*taken, *self.roles.values()}
+        left_out = [name or "one without a name" for number, name in enumerate(self.names) if number not in taken]
+        if left_out:
+            self.notes.append(f"Columns left out{why}: {listed(left_out)}")
 
     def keep_about(self, rows: pd.DataFrame) -> None:
         """Keep what rows say of their scans."""
@@ -189,26 +221,36 @@ class Collector:
         scan_rows, reading_rows = self.rows()
         scans = list(about["scan"].fillna("")) if "scan" in about else range(len(scan_rows))
         readings = self.builder.readings(scans, self.transmitter_names())
-        if self.first_line is not None:
-            lines = None if reading_rows is None else self.first_line + reading_rows
-            readings = dataclasses.replace(readings, scan_lines=self.first_line + scan_rows, lines=lines)
+        if self.lines is not None:
+            line_of_row = self.lines.of_rows(self.n_rows)
+            lines = None if reading_rows is None else line_of_row[reading_rows]
+            readings = dataclasses.replace(readings, scan_lines=line_of_row[scan_rows], lines=lines)
         called = {role: self.names[number] for role, number in self.roles.items()}
-        return Contents(file, readings, about, called, self.notes, self.conflict)
+        return Contents(file, readings, about, called, self.names, self.notes, self.conflict)
 
 
 class Wide(Collector):
     """A scan a row, a column for each transmitter."""
 
-    def __init__(self, names, roles, rules, first_line, columns: Columns):
-        super().__init__(names, roles, rules, first_line)
+    def __init__(self, names, roles, rules, lines, columns: Columns):
+        super().__init__(names, roles, rules, lines)
         self.chosen = forms.transmitter_columns(names, roles, columns)
         forms.require_known(self.transmitter_names(), names, columns.known)
+        self._require_wide(roles, columns)
+        self.note_left_out(self.chosen, ", as no transmitters")
+
+    def _require_wide(self, roles: Mapping[str, int], columns: Columns) -> None:
+        """Raise ValueError if there is no transmitter, or a column that a long table has among very few."""
+        halves = [role for role in OF_READING if role in roles]
+        if halves and not len(columns.known) and not columns.transmitters and len(self.chosen) <= MOST_BESIDE_HALF:
+            other = OF_READING[1 - OF_READING.index(halves[0])]
+            half = self.names[roles[halves[0]]]
+            raise ValueError(
+                f"expected a column for the {other} beside {half}, or one for each transmitter. Received: "
+                f"{listed(self.names)}. --columns {other}=… names the first, --transmitters the others"
+            )
         if not self.chosen:
-            raise ValueError(f"expected a column for each transmitter. Received: {listed(names)}")
-        taken = {*self.chosen, *roles.values()}
-        left_out = [name or "one without a name" for number, name in enumerate(names) if number not in taken]
-        if left_out:
-            self.notes.append(f"Columns left out, as no transmitters: {listed(left_out)}")
+            raise ValueError(f"expected a column for each transmitter. Received: {listed(self.names)}")
 
     def add(self, part: pd.DataFrame) -> None:
         self.builder.add_frame(part, self.chosen, self.n_rows)
@@ -222,9 +264,10 @@ class Wide(Collector):
 class Paired(Collector):
     """A scan a row, with columns for the name and the RSSI of its first transmitter, its second and so on."""
 
-    def __init__(self, names, roles, rules, first_line, pairs: Sequence[tuple[int, int]]):
-        super().__init__(names, roles, rules, first_line)
+    def __init__(self, names, roles, rules, lines, pairs: Sequence[tuple[int, int]]):
+        super().__init__(names, roles, rules, lines)
         self.pairs = pairs
+        self.note_left_out([number for pair in pairs for number in pair])
         self.text += [number for number, _ in pairs]
 
     def add(self, part: pd.DataFrame) -> None:
@@ -239,9 +282,10 @@ class Paired(Collector):
 class Long(Collector):
     """A reading a row; what is the same for a scan stands in each of its rows."""
 
-    def __init__(self, names, roles, rules, first_line):
-        super().__init__(names, roles, rules, first_line)
+    def __init__(self, names, roles, rules, lines):
+        super().__init__(names, roles, rules, lines)
         self.transmitter, self.rssi = roles["transmitter"], roles["rssi"]
+        self.note_left_out((self.transmitter, self.rssi))
         self.text.append(self.transmitter)
         self.scan_by = ["scan"] if "scan" in roles else []
         if not self.scan_by and "time" in roles:
@@ -280,7 +324,7 @@ class Long(Collector):
 
     def _compare(self, part: pd.DataFrame, scan: np.ndarray) -> None:
         """Note the first row whose scan was somewhere else before."""
-        for role in ("x", "y", "latitude", "longitude", "floor", "building"):
+        for role in ("x", "y", "latitude", "longitude", "floor", "building", "device"):
             if role not in self.roles or self.conflict:
                 continue
             column = part[self.roles[role]]
@@ -289,10 +333,16 @@ class Long(Collector):
             if differs.any():
                 row = int(np.argmax(differs))
                 self.conflict = (
-                    f"{self.where(row)}: expected each scan at one place. Received: "
+                    f"{self.where(row)}: expected each scan at one place, of one device. Received: "
                     f"{self.names[self.roles[role]]} {column.iloc[row]}, and {before[row]} before, of one scan. A "
                     "column that tells the scans apart is named by --columns scan=…"
                 )
+
+    def contents(self, file: files.File) -> Contents:
+        if len(self.scans) == self.n_rows and self.n_rows >= doubts.LEAST_ROWS:
+            column = self.names[self.roles[self.scan_by[0]]]
+            self.notes.append(f"Each scan is one row, by {column}: --columns scan=… names what several rows share")
+        return super().contents(file)
 
     def rows(self) -> tuple[np.ndarray, np.ndarray | None]:
         return np.concatenate(self.scan_rows), np.concatenate(self.reading_rows)

@@ -1,5 +1,7 @@
 """Scans as programs have them: the same scan is the same in every form, and what is none is refused."""
 
+import decimal
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -295,3 +297,90 @@ def test_dicts_of_one_reading_each_are_joined_by_scan():
     scans = matrix(rows, ("a", "b"))
     np.testing.assert_array_equal(scans.rssi, [[-50, -60], [-70, np.nan]])
     assert list(scans.names) == [1, 2]
+
+
+# === As users have them ===
+
+READINGS = pd.DataFrame({"scan": ["s", "s", "t"], "transmitter": ["a", "b", "a"], "rssi": [-50, -60, -70]})
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        READINGS.set_index("scan"),
+        READINGS.set_index(["scan", "transmitter"]),
+        READINGS.pivot_table(index="scan", columns="transmitter", values="rssi"),
+        READINGS.pivot_table(index="scan", columns="transmitter", values=["rssi"]),
+        READINGS.convert_dtypes(),
+        READINGS.astype({"scan": "category", "transmitter": "category"}),
+    ],
+    ids=["index", "two indices", "pivot", "pivot of lists", "nullable", "categories"],
+)
+def test_tables_of_pandas_are_read_whatever_became_an_index(table):
+    read = forms.matrix(table, Spellings(("a", "b")))
+    np.testing.assert_array_equal(read.rssi, [[-50, -60], [-70, np.nan]])
+    assert list(read.names) == ["s", "t"]
+
+
+def test_missing_and_decimal_values_of_other_libraries_are_read():
+    read = forms.matrix([{"a": pd.NA, "b": decimal.Decimal("-50.5")}, {"a": pd.NaT}], Spellings(("a", "b")))
+    np.testing.assert_array_equal(read.rssi, [[np.nan, -50.5], [np.nan, np.nan]])
+
+
+def test_columns_of_different_lengths_are_refused():
+    with pytest.raises(ValueError, match=r"expected columns of one length. Received: of 1, 2"):
+        forms.matrix({"a": [-50, -60], "b": [-70]}, Spellings(("a", "b")))
+
+
+@pytest.mark.parametrize("spelt", ["AA_BB_CC_DD_EE_01", "aabb.ccdd.ee01", "AA BB CC DD EE 01"])
+def test_further_spellings_of_addresses(spelt):
+    read = forms.matrix([{spelt: -50}], Spellings(("aa:bb:cc:dd:ee:01",)))
+    assert read.rssi[0, 0] == -50
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda uplink: {"topic": "application/1", "payload": uplink},
+        lambda uplink: {"name": "as.up.data.forward", "data": {"@type": "up", **uplink}},
+    ],
+    ids=["broker", "event stream"],
+)
+def test_uplinks_are_found_in_what_wraps_them(wrap):
+    for uplink in (CHIRPSTACK, THINGS_STACK):
+        known = Spellings(("0016c001f153a14c",))
+        expected, read = forms.matrix([uplink], known), forms.matrix([wrap(uplink)], known)
+        np.testing.assert_array_equal(read.rssi, expected.rssi)
+        assert read.rssi[0, 0] < 0
+
+
+@pytest.mark.parametrize("receptions", [None, []])
+def test_an_uplink_without_receptions_hears_nothing(receptions):
+    read = forms.matrix([CHIRPSTACK | {"rxInfo": receptions}], Spellings(("0016c001f153a14c",)))
+    assert np.isnan(read.rssi).all() and len(read.rssi) == 1
+
+
+@pytest.mark.parametrize("receptions", [[None], {"gatewayId": "0016c001f153a14c", "rssi": -50}, ["a"]])
+def test_receptions_that_are_no_list_of_dicts_are_refused(receptions):
+    with pytest.raises(ValueError, match="scan 0: expected a list of receptions"):
+        forms.matrix([CHIRPSTACK | {"rxInfo": receptions}], Spellings(("0016c001f153a14c",)))
+
+
+@pytest.mark.parametrize(
+    "scans",
+    [{"0": {"a": -50}, "1": {"a": -60}}, {"0": {"a": -50}, "1": {"b": -60}}, {"a": {"s": -50}, "b": {"s": -60}}],
+    ids=["by number", "by number, others", "by column"],
+)
+def test_several_scans_in_one_dict_are_not_taken_for_one(scans):
+    with pytest.raises(ValueError, match="expected one scan in an object"):
+        forms.matrix([scans], Spellings(("a", "b", "s")))
+
+
+def test_a_reading_whose_scan_has_no_name_is_refused():
+    with pytest.raises(ValueError, match="expected scan or time"):
+        forms.matrix([{"scan": None, "bssid": "a", "rssi": -50}], Spellings(("a",)))
+
+
+def test_a_dict_may_hold_others():
+    read = forms.matrix([{"data": {"wifi": {"a": -50}, "place": {"x": 1, "y": 2}}}], Spellings(("a",)))
+    assert read.rssi[0, 0] == -50

@@ -163,7 +163,7 @@ def test_uplinks_with_a_position_are_fingerprints(write):
     read, told = survey(write("\n".join(lines)))
     assert read.transmitters == ("0016c001f153a14c",) and read.group.tolist() == ["01", "01"] and len(read) == 2
     np.testing.assert_allclose(read.frame.to_degrees(read.position), [[51.2, 4.4]] * 2, atol=1e-9)
-    assert "1 row left out (no position): scan 2" in told
+    assert "1 row left out (no position): line 3" in told
 
 
 # === Scans ===
@@ -397,3 +397,175 @@ def test_any_text_is_refused_or_read(tmp_path_factory, text):
         assert str(path) in str(problem)
     else:
         assert np.isfinite(read.position).all()
+
+
+# === As users write them ===
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["x (m),y (m),Floor Level", "Easting [m],Northing [m],floor", "x_meters,y_meters,Storey", "UTM X,UTM Y,FloorNo"],
+)
+def test_a_column_may_be_called_with_its_unit(write, header):
+    expected, _ = survey(write(TABLE))
+    read, _ = survey(write(TABLE.replace("x,y,floor", header)))
+    same(read, expected)
+
+
+@pytest.mark.parametrize("header", ["Latitude (WGS84),Longitude (WGS84)", "lat_deg,lon_deg", "Lat [°],Lng [°]"])
+def test_degrees_may_be_called_with_their_unit(write, header):
+    read, _ = survey(write(f"{header},AP1\n48.1,11.5,-50\n48.2,11.6,-60\n"))
+    degrees = read.frame.to_degrees(read.position)
+    np.testing.assert_allclose(degrees, [[48.1, 11.5], [48.2, 11.6]], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "header", ["AP MAC,Signal Strength (dBm)", "Wifi MAC,RSSI [dBm]", "Gateway EUI,rx_power", "BSSID,level_dBm"]
+)
+def test_columns_of_a_long_table_have_their_usual_other_names(write, header):
+    read, _ = survey(write(LONG.replace("bssid,rss", header)))
+    assert read.transmitters == ("AP1", "AP2")
+
+
+def test_half_a_long_table_is_no_wide_one(write):
+    with pytest.raises(ValueError, match=r"expected a column for the rssi beside bssid, .* --columns rssi=…"):
+        survey(write(LONG.replace("rss\n", "how loud\n")))
+    read, _ = survey(write(LONG.replace("rss\n", "how loud\n")), columns={"rssi": "how loud"})
+    assert read.transmitters == ("AP1", "AP2")
+
+
+def test_two_columns_that_may_be_one_thing_are_refused(write):
+    with pytest.raises(ValueError, match=r"expected one column for x. Received: x, X. --columns x=…"):
+        survey(write("x,X,y,AP1\n1,2,3,-50\n"))
+    with pytest.raises(ValueError, match="expected another column for each role"):
+        survey(write("a,b,AP1\n1,2,-50\n"), columns={"x": "a", "y": "a"})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("x,y,AP1\n1,2,-50\n\n\n3,4,loud\n", 5),
+        ("\nx,y,AP1\n\n1,2,-50\n3,4,loud\n", 5),
+        ('x,y,AP1,note\n1,2,-50,"two\nlines"\n3,4,loud,\n', 4),
+        ('x,y,"A\nP1"\n1,2,-50\n3,4,loud\n', 4),
+        ("x,y,AP1\r\n\r\n1,2,-50\r\n3,4,loud\r\n", 4),
+        ('\n{"x": 1, "y": 2, "AP1": -50}\n\n{"x": 1, "y": 2, "AP1": "loud"}\n', 4),
+        ('{"x": 1, "y": 2, "AP1": -50}\n\n{"x": 1, "y": 2, "AP1": [1]}\n', 3),
+        ("scan,x,y,mac,rssi\n\na,1,2,AP1,-50\na,5,2,AP2,-50\n", 4),
+    ],
+)
+def test_the_line_is_that_of_the_file(write, text, line):
+    with pytest.raises(ValueError, match=f"mine.csv: line {line}[:,]"):
+        survey(write(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\n" + TABLE.replace(",", ";"),
+        '"x", "y", "floor", "AP1", "AP2"\n' + TABLE.split("\n", 1)[1],
+        "\u200bx,y,floor,AP1\u200b,\u00a0AP2\n" + TABLE.split("\n", 1)[1],
+        TABLE.encode("utf-32"),
+        TABLE.replace(",\n", ",#N/A\n").replace(",,", ",<NA>,"),
+        "Unnamed: 0," + TABLE.replace("\n", "\n7,")[:-2],
+    ],
+    ids=["Excel's delimiter", "spaces before quotes", "hidden characters", "UTF-32", "missing values", "an index"],
+)
+def test_what_programs_write_beside_the_table_does_no_harm(write, text):
+    expected, _ = survey(write(TABLE))
+    read, _ = survey(write(text))
+    same(read, expected)
+
+
+def test_a_spreadsheet_is_refused_with_what_to_do(write):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+        archive.writestr("xl/workbook.xml", "")
+    with pytest.raises(ValueError, match=r"a spreadsheet. Save its table as CSV"):
+        survey(write(file.getvalue()))
+
+
+@pytest.mark.parametrize(
+    ("text", "left_out"),
+    [
+        ("x,y,floor,mac1,rssi1,mac2,rssi3\n1,2,0,AP1,-50,AP2,-60\n", "mac2, rssi3"),
+        (LONG.replace("rss", "rss,snr").replace("0\n", "0,7\n").replace("5\n", "5,7\n"), "snr"),
+        ("x,y,level,AP1,AP2,AP3,AP4\n1,2,0,-50,-60,-70,-80\n", "level"),
+    ],
+)
+def test_columns_that_nothing_is_read_from_are_named(write, text, left_out):
+    _, told = survey(write(text))
+    assert re.search(f"Columns left out(, as no transmitters)?: {left_out}", told)
+
+
+@pytest.mark.parametrize("text", [TABLE, LONG, json.dumps(OBJECTS)], ids=["wide", "long", "JSON"])
+def test_transmitters_are_left_out_by_name_in_every_form(write, text):
+    for options in ({"ignore": ("ap2",)}, {"transmitters": ("AP1",)}):
+        read, _ = survey(write(text), **options)
+        assert read.transmitters == ("AP1",)
+    assert "Nothing is called AP9" in survey(write(TABLE), ignore=("AP9",))[1]
+
+
+# === Times ===
+
+
+@pytest.mark.parametrize(
+    ("times", "days"),
+    [
+        (("13/01/2024 10:00", "01/02/2024 10:00"), ("2024-01-13", "2024-02-01")),
+        (("01/13/2024 10:00", "02/01/2024 10:00"), ("2024-01-13", "2024-02-01")),
+        (("02.01.2024", "01.02.2024"), ("2024-01-02", "2024-02-01")),
+        (("1704103200", "1706745600"), ("2024-01-01", "2024-02-01")),
+        (("1704103200000", "1706745600000"), ("2024-01-01", "2024-02-01")),
+        (("1704103200000000000", "1706745600000000000"), ("2024-01-01", "2024-02-01")),
+    ],
+)
+def test_dates_are_read_as_they_are_meant(write, times, days):
+    read, _ = survey(write(f"time,x,y,AP1\n{times[0]},1,2,-50\n{times[1]},1,2,-60\n"))
+    np.testing.assert_array_equal(read.time.astype("datetime64[D]"), np.array(days, dtype="datetime64[D]"))
+
+
+@pytest.mark.parametrize("time", ["01/02/2024", "10:15:00", "0.5", "20240101", "9999-12-31"])
+def test_a_time_that_tells_no_date_is_left_out_with_a_word(write, time):
+    read, told = survey(write(f"time,x,y,AP1\n{time},1,2,-50\n{time},1,2,-60\n"))
+    assert read.time is None and "time is left out: " in told
+
+
+# === Places ===
+
+
+def test_places_on_both_sides_of_the_180th_meridian_are_near_each_other(write):
+    read, _ = survey(write("lat,lon,AP1\n-17,179.9999,-50\n-17,-179.9999,-60\n"))
+    assert np.linalg.norm(read.position[0] - read.position[1]) == pytest.approx(21.3, abs=0.1)
+
+
+@pytest.mark.parametrize(("near", "away"), [(8, 1), (100, 10)])
+def test_rows_far_from_most_are_kept_with_a_word(write, near, away):
+    rows = [f"{number % 10},{number // 10},{-50 - number % 9}" for number in range(near)]
+    rows += [f"{1_000_000 + number},5,-60" for number in range(away)]
+    read, told = survey(write("\n".join(["x,y,AP1", *rows])))
+    assert len(read) == near + away
+    assert f"{away} row{'s' if away > 1 else ''} far from most others, which count: line {near + 2}" in told
+
+
+def test_a_label_that_is_empty_in_every_row_is_left_out_with_a_word(write):
+    read, told = survey(write("x,y,floor,AP1\n1,2,,-50\n3,4,,-60\n"))
+    assert read.floor is None and "floor is left out: nothing in every row" in told
+
+
+def test_a_scan_of_two_devices_is_refused_or_told(write):
+    text = "scan,x,y,device,mac,rssi\n1,0,0,mine,AP1,-50\n1,0,0,yours,AP1,-60\n"
+    with pytest.raises(
+        ValueError, match=r"line 3: expected each scan at one place, of one device. Received: device yours"
+    ):
+        survey(write(text))
+    told = []
+    reading.read_scans(write(text), Spellings(["AP1"]), tell=told.append)
+    assert "of one device. Received: device yours" in told[0]
+
+
+def test_scans_of_one_row_each_are_told(write):
+    rows = [f"{number},1,2,AP{number % 3},{-50 - number}" for number in range(20)]
+    _, told = survey(write("\n".join(["scan,x,y,mac,rssi", *rows])))
+    assert "Each scan is one row, by scan" in told
