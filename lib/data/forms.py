@@ -21,8 +21,8 @@ from lib.data.names import POSITIONS, Columns, Spellings, listed, role_and_rank
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
 EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"))  # as text, in any case
 READINGS_AT_ONCE = 2**20
-SCALARS = (int, float, str)  # what most values of a dict are
 PLAIN_NUMBERS = {float, int, type(None)}
+PLAIN_VALUES = PLAIN_NUMBERS | {str}
 DUPLICATES = ("strongest", "mean", "error")
 
 
@@ -650,11 +650,12 @@ def _gather(item: Mapping, columns: Columns, about: dict, heard: list, values: l
     """
     own, others = _by_role(item, columns)
     about |= own
+    if _is_flat(others):
+        heard += others
+        values += others.values()
+        return
     for name, value in others.items():
-        if isinstance(value, SCALARS):
-            heard.append(name)
-            values.append(value)
-        elif isinstance(value, Mapping):
+        if isinstance(value, Mapping):
             _require_one_scan(name, value, columns, seen)
             _gather(value, columns, about, heard, values, seen)
         elif isinstance(value, list | tuple):
@@ -664,6 +665,11 @@ def _gather(item: Mapping, columns: Columns, about: dict, heard: list, values: l
         else:
             heard.append(name)
             values.append(value)
+
+
+def _is_flat(item: Mapping) -> bool:
+    """Whether all values of a dict are plain numbers or text."""
+    return set(map(type, item.values())) <= PLAIN_VALUES
 
 
 def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict[str, str]) -> None:
@@ -722,6 +728,8 @@ def _uplink_in(item: Mapping) -> Mapping | None:
     """An uplink: the dict itself, or one in it, since brokers and storages wrap them; None if there is none."""
     if isinstance(item.get("uplink_message"), Mapping) or "rxInfo" in item:
         return item
+    if _is_flat(item):
+        return None
     for value in item.values():
         if isinstance(value, Mapping) and (uplink := _uplink_in(value)) is not None:
             return uplink
