@@ -124,7 +124,8 @@ def test_readme_shows_commands_of_the_command_line_that_there_are():
     shown = re.findall(r"^\.venv/bin/python -m lib (.*)$", readme, flags=re.MULTILINE)
     assert {line.split()[0] for line in shown} == {"fit", "predict", "evaluate"}
     for line in shown:
-        command.parser().parse_args(shlex.split(line))
+        name, *arguments = shlex.split(line)
+        command.main.commands[name].make_context(name, arguments)
 
 
 def test_committed_results_are_of_measured_data_and_of_the_promised_columns():
