@@ -202,7 +202,7 @@ def main() -> None:
 @click.option(
     "--whole-devices",
     is_flag=True,
-    help="Hold out whole devices (there must be three): errors and radii are then for new devices.",
+    help="Hold out whole devices (needs three): errors and radii are then for new devices.",
 )
 @levels_option
 @reading_options
@@ -224,7 +224,9 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     from lib.data.names import Spellings
     from lib.use import card
     from lib.use.localizer import CARD, Localizer, require_replaceable
+    from lib.use.runtime import require_levels
 
+    require_levels(levels)
     require_replaceable(output)
     options, tell = options_of(reading)
     learning, held_out, transmitters = [], [], ()

@@ -231,10 +231,11 @@ def refuse_impossible(readings: Readings, counts: np.ndarray) -> None:
         return
     reading = int(np.argmax(wrong))
     value = readings.value(reading)
-    shown = repr(value) if isinstance(value, str) else f"{value:g}"
+    marker = value if isinstance(value, str) else f"{value:g}"
+    shown = repr(value) if isinstance(value, str) else marker
     raise ValueError(
         f"{readings.where(reading)}: expected RSSI from {LOWEST_DBM:g} to {HIGHEST_DBM:g} dBm, or nothing where it is "
-        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard {value}"
+        f"not heard. Received: {shown}. If it means “not heard”, declare it by --not-heard {marker} or `not_heard`"
     )
 
 
