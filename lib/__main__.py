@@ -330,7 +330,8 @@ def export(localizer, output, formats) -> int:
     """
     from lib.use import export as exporting
 
-    exporting.export(localizer, output, formats or None)
+    files = exporting.export(localizer, output, formats or None)
+    click.echo(f"{output}: {', '.join(file.name for file in files)}")
     return DONE
 
 
