@@ -195,7 +195,7 @@ def test_every_command_explains_itself(run, name, monkeypatch, capsys):
         (["predict", "{fitted}", "{files}/marked.csv"], "values are -200, as if that stood for .*--not-heard -200"),
         (["predict", "{fitted}", "{files}/wide.csv", "--levels", "90"], "`levels` must be between 0 and 1"),
         (["evaluate", "{fitted}", "{files}/office.csv"], "expected NAME=file or one of"),
-        (["evaluate", "{fitted}", "home={files}/office.csv"], "must be of office, town. Received: home"),
+        (["evaluate", "{fitted}", "home={files}/office.csv"], "must be one of office, town. Received: home"),
     ],
 )
 def test_an_error_is_one_line_and_leaves_nothing(run, files, fitted, tmp_path, arguments, message):
