@@ -56,7 +56,7 @@ def test_the_options_are_there():
 
 def test_the_thresholds_are_those_of_the_code():
     for told in (
-        f"| {doubts.DOMINANT_WARNED:.0%} of at least {doubts.LEAST_READINGS} readings".replace("%", " %"),
+        f"| {doubts.DOMINANT_WARNED:.0%} or more, of at least {doubts.LEAST_READINGS} readings".replace("%", " %"),
         f"| {doubts.DOMINANT_REFUSED:.0%} or more have one value".replace("%", " %"),
         f"refused from {doubts.LEAST_ZEROS} on, if they are more than {doubts.ZERO_REFUSED:.0%}".replace("%", " %"),
         f"at most {doubts.MOST_FAR},\n  or {doubts.MOST_FAR_SHARE:.1%}, ".replace("%", " %"),
