@@ -1,4 +1,4 @@
-"""Fit a localizer on fingerprints, and locate scans with it."""
+"""Fit a localizer on your fingerprints, and locate scans with it."""
 
 import sys
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 FLOAT = "%.10g"  # of numbers in a CSV
-DONE, NOTHING_LOCATED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit status
+DONE, NOTHING_LOCATED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit status; shells have 130 for Ctrl-C
 
 EXAMPLES = """
 \b
@@ -18,45 +18,62 @@ From a survey to positions:
   python -m lib evaluate localizer later.csv
 
 \b
+Results go to standard output, or to --output; what was read, progress and errors go to standard error.
+
+\b
 Exit status:
   0    done
-  1    done, but nothing was located
+  1    done, but no scan was located
   2    refused: the message says what was expected, what came and what to do
-  130  interrupted
+  130  interrupted: nothing was written
 """
 
 FILES = """
 \b
-A survey is a table (CSV, Parquet) or JSON, also compressed (gz, xz, bz2, zip), in one of these forms:
-  wide    a scan a row, a column of dBm for each transmitter, empty where it is not heard
-  long    a reading a row: scan, transmitter, rssi
-  pairs   a scan a row: mac1, rssi1, mac2, rssi2, ...
-  JSON    a scan an object, one a line or in a list: {"rssi": {"aa:bb:...": -61}, "x": 1, "y": 2};
-          uplinks of ChirpStack v4 and The Things Stack v3, whose decoded payload has the position
+A survey is a table (CSV, Parquet) or JSON, compressed or not (gz, xz, bz2, zip), in one of these forms:
+  wide    one row per scan; one column of dBm per transmitter, empty where it is not heard
+  long    one row per reading: scan, transmitter, rssi
+  pairs   one row per scan: mac1, rssi1, mac2, rssi2, ...
+  JSON    one object per scan, one per line or in a list: {"rssi": {"aa:bb:...": -61}, "x": 1, "y": 2};
+          also uplinks of ChirpStack v4 and The Things Stack v3, with the position in the decoded payload
 
 \b
-Its other columns, by these or other usual names (easting, lng, bssid, rss, ...):
-  x, y                  metres east and north in any plane, or
-  latitude, longitude   degrees
+Further columns, by these or other common names (easting, lng, storey, ...):
+  x, y                  metres east and north in any plane; or
+  latitude, longitude   degrees (WGS 84)
   floor, building       whole numbers, optional
   time, device          optional
+
+\b
+docs/formats.md has examples, all names of columns, and what is left out or refused.
+"""
+
+REPORT = """
+\b
+The report, in metres of x and y:
+  located                     share of the rows that hear a known transmitter
+  environment_hit             share of the rows that are located in the right environment
+  mean_m, median_m, p75_m...  errors of these: mean, median, percentiles
+  building_hit, floor_hit     share of these with the right building, the right floor
+  coverage_90                 share of the located rows within their radius of 90 %; it should be 90 %
+  radius_90                   median of this radius
 """
 
 SCANS = """
 \b
-Scans come in the same forms as surveys; a column `scan` names them. Transmitters are told by name, MAC addresses
-whatever their case and separators.
+Scans come in the same forms as surveys (see fit --help); they need no position, and a column `scan` names them.
+Transmitters are matched by name, MAC addresses in any spelling.
 
 \b
-Columns of the result, a row a scan in the order of the file:
-  scan                  its name, or its number
-  located               whether it hears a transmitter that is known; if not, the next ones are empty
-  environment           where it was taken, by the name given to fit
+The result has one row per scan, in the order of the file:
+  scan                  its name, or else its row, from 0
+  located               whether it hears a known transmitter; if not, all columns up to the radii are empty
+  environment           the NAME that fit was given
   building, floor       as in the survey
-  x, y                  metres, in the plane of the survey
-  latitude, longitude   degrees, if the survey has them
-  radius_50, radius_90  metres: the position lies within with this probability, for scans like those of the survey
-  heard, unknown        how many known and other transmitters it hears
+  x, y                  metres in the plane of the survey
+  latitude, longitude   degrees; empty if nothing says where on earth that plane is
+  radius_50, radius_90  metres: the device is this close with this probability, for scans like the survey's
+  heard, unknown        how many known and how many other transmitters it hears
 """
 
 
@@ -118,27 +135,36 @@ def reading_options(command: Callable) -> Callable:
             "--columns",
             role_and_name,
             metavar="ROLE=NAME,...",
-            help="What columns are, where their names do not tell: x=ECoord,y=NCoord.",
-        ),
-        listed_option("--ignore", metavar="NAME,...", help="Columns to leave out; * and ? stand for anything."),
-        listed_option(
-            "--transmitters", metavar="NAME,...", help="The columns that are transmitters, such as 'WAP*'; no others."
+            help="Which column is what, where its name does not say: x=grid_e,y=grid_n.",
         ),
         listed_option(
-            "--not-heard", metavar="VALUE,...", help="What else stands for “not heard”, such as 100 or -inf."
+            "--ignore", metavar="NAME,...", help="Columns to leave out; * stands for any characters, ? for one."
         ),
         listed_option(
-            "--measured", float, metavar="VALUE,...", help="Values that are RSSI although they look like a marker: 0."
+            "--transmitters", metavar="NAME,...", help="Columns that are transmitters, such as 'WAP*'; no others are."
+        ),
+        listed_option(
+            "--not-heard",
+            metavar="VALUE,...",
+            help="Values that mean “not heard”, such as 100 or -inf; fit remembers them.",
+        ),
+        listed_option(
+            "--measured",
+            float,
+            metavar="VALUE,...",
+            help="Values that are RSSI although they look like “not heard”, such as 0.",
         ),
         click.option(
             "--duplicates",
             type=click.Choice(("strongest", "mean", "error")),
             default="strongest",
             show_default=True,
-            help="What counts where a scan hears a transmitter more than once.",
+            help="What counts if a scan hears a transmitter more than once.",
         ),
-        click.option("--keep-far", is_flag=True, help="Keep rows at (0, 0), or far from all others."),
-        click.option("--quiet", is_flag=True, help="Do not say what was read."),
+        click.option(
+            "--keep-far", is_flag=True, help="Keep rows at (0, 0) or far from all others; else they are left out."
+        ),
+        click.option("--quiet", is_flag=True, help="Do not print what was read."),
     )
     for option in reversed(options):
         command = option(command)
@@ -146,7 +172,11 @@ def reading_options(command: Callable) -> Callable:
 
 
 levels_option = listed_option(
-    "--levels", level_of, metavar="SHARE,...", default=((0.5, 0.9),), help="Of the radii; default 0.5,0.9."
+    "--levels",
+    level_of,
+    metavar="SHARE,...",
+    default=((0.5, 0.9),),
+    help="Probabilities of the radii; default: 0.5,0.9.",
 )
 localizer_argument = click.argument("localizer", type=click.Path(path_type=Path))
 
@@ -181,28 +211,28 @@ def main() -> None:
     pass
 
 
-@main.command(epilog=FILES)
+@main.command(epilog=FILES + REPORT)
 @click.argument("sources", nargs=-1, required=True, metavar="NAME=FILE...")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="The folder of the localizer.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write the localizer to.")
 @click.option(
-    "--hold-out", type=float, default=0.1, show_default=True, help="The share of the rows that only report and choose."
+    "--hold-out", type=float, default=0.1, show_default=True, help="Share of the rows that is only reported on."
 )
 @click.option(
     "--whole-devices",
     is_flag=True,
-    help="Hold out all rows of some devices, of three or more: is it good for new ones?",
+    help="Hold out whole devices (needs three): errors and radii are then for new devices.",
 )
 @levels_option
 @reading_options
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all that chance decides.")
-@click.option("--epochs", type=int, help="Passes over the rows that it learns from.")
-@click.option("--batch-size", type=int, help="Rows of a step; default: more for more rows.")
-@listed_option("--hidden", int, metavar="WIDTH,...", help="Of the hidden layers; default 1024,1024.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random choices.")
+@click.option("--epochs", type=int, help="Passes over the training rows; default: 24.")
+@click.option("--batch-size", type=int, help="Rows per step; default: grows with the number of rows.")
+@listed_option("--hidden", int, metavar="WIDTH,...", help="Widths of the hidden layers; default: 1024,1024.")
 def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_size, hidden, **reading) -> int:
-    """Fit a localizer on surveys, one for each environment, and report on rows that it held out.
+    """Fit one localizer on one survey per environment, and report on held-out rows.
 
-    NAME is what the environment is called. Registered data sets have their names: ujiindoorloc, lorawan_antwerp,
-    sigfox_rural, uji_library.
+    NAME is what you call the environment. Public data sets are given by their name alone: ujiindoorloc,
+    lorawan_antwerp, sigfox_rural, uji_library. A localizer that is already in the folder is replaced.
 
     \b
     Example:
@@ -213,7 +243,9 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     from lib.paths import require_writable
     from lib.use import card
     from lib.use.localizer import CARD, Localizer, require_replaceable
+    from lib.use.runtime import require_levels
 
+    require_levels(levels)
     require_replaceable(output)
     require_writable(output)
     options, tell = options_of(reading)
@@ -243,7 +275,9 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
 @main.command(epilog=SCANS)
 @localizer_argument
 @click.argument("scans", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="A CSV; default: the screen.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="FILE", help="CSV to write; default: standard output."
+)
 @levels_option
 @reading_options
 def predict(localizer, scans, output, levels, **reading) -> int:
@@ -273,15 +307,15 @@ def predict(localizer, scans, output, levels, **reading) -> int:
     return DONE if n_located else NOTHING_LOCATED
 
 
-@main.command(epilog=FILES)
+@main.command(epilog=REPORT)
 @localizer_argument
 @click.argument("sources", nargs=-1, required=True, metavar="[NAME=]FILE...")
 @levels_option
 @reading_options
 def evaluate(localizer, sources, levels, **reading) -> int:
-    """Report on fingerprints that took no part in the fit.
+    """Report errors on further surveys of the same places.
 
-    NAME is that of the environment, and may be left out if there is only one.
+    The files are read as by fit (see fit --help). NAME is that of the environment; with only one it can be left out.
 
     \b
     Example:
@@ -305,10 +339,10 @@ def evaluate(localizer, sources, levels, **reading) -> int:
 
 @main.command()
 @localizer_argument
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="The folder of the files.")
-@listed_option("--formats", metavar="FORMAT,...", help="onnx, litert; default: all that can be written here.")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write the files to.")
+@listed_option("--formats", metavar="FORMAT,...", help="onnx, litert; default: both. ONNX is always written.")
 def export(localizer, output, formats) -> int:
-    """Write a localizer for machines without Keras and TensorFlow, with a README of its own.
+    """Write a localizer for machines without Keras and TensorFlow, with its own README.
 
     \b
     Example:
@@ -316,7 +350,8 @@ def export(localizer, output, formats) -> int:
     """
     from lib.use import export as exporting
 
-    exporting.export(localizer, output, formats or None)
+    files = exporting.export(localizer, output, formats or None)
+    click.echo(f"{output}: {', '.join(file.name for file in files)}")
     return DONE
 
 
@@ -363,7 +398,7 @@ def report(rows: list[dict]) -> None:
 
 
 def run() -> None:
-    """Run a command; what goes wrong is said in one line."""
+    """Run a command; an error is one line."""
     try:
         status = main(standalone_mode=False, prog_name="python -m lib")
     except click.exceptions.NoArgsIsHelpError as problem:

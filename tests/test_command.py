@@ -31,7 +31,7 @@ def run(monkeypatch, capsys):
             command.run()
         except SystemExit as end:
             said = capsys.readouterr()
-            return said.err if end.code in (2, 130) else said.out
+            return said.err if end.code in (command.REFUSED, command.INTERRUPTED) else said.out
 
     return with_arguments
 
@@ -202,7 +202,7 @@ def test_every_command_explains_itself(run, name, monkeypatch, capsys):
         (["predict", "{fitted}", "{files}/wide.csv", "--bogus"], "No such option.*--bogus"),
         (["predict", "{fitted}"], "Missing argument 'SCANS'"),
         (["evaluate", "{fitted}", "{files}/office.csv"], "expected NAME=file or one of"),
-        (["evaluate", "{fitted}", "home={files}/office.csv"], "must be of office, town. Received: home"),
+        (["evaluate", "{fitted}", "home={files}/office.csv"], "must be one of office, town. Received: home"),
     ],
 )
 def test_an_error_is_one_line_and_leaves_nothing(run, files, fitted, tmp_path, arguments, message):

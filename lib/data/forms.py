@@ -272,8 +272,8 @@ def refuse_impossible(readings: Readings, counts: np.ndarray) -> None:
     shown = repr(value) if isinstance(value, str) else marker
     raise ValueError(
         f"{readings.where(reading)}: expected RSSI from {LOWEST_DBM:g} to {HIGHEST_DBM:g} dBm, or nothing where it is "
-        f"not heard. Received: {shown}. A marker of “not heard” has to be declared: not_heard, --not-heard "
-        f"{shlex.quote(marker)}"
+        f"not heard. Received: {shown}. If it means “not heard”, declare it by --not-heard {shlex.quote(marker)} or "
+        "`not_heard`"
     )
 
 

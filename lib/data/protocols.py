@@ -112,7 +112,9 @@ def held_out(
     if not 0 < share < 1:
         raise ValueError(f"the share to hold out must be between 0 and 1. Received: {share}")
     if whole_groups and fingerprints.group is None:
-        raise ValueError(f"{name}: to hold out whole groups, rows need a group (device). Received: rows without")
+        raise ValueError(
+            f"{name}: to hold out whole groups, rows need a group (column `device`). Received: rows without"
+        )
     groups = fingerprints.group if whole_groups else copies
     count = len(np.unique(groups))
     if count < 2:

@@ -177,7 +177,7 @@ def _rssi(contents: Contents, known: Spellings, options: Options) -> tuple[np.nd
     try:
         forms.refuse_impossible(readings, own_columns >= 0)
     except ValueError as problem:
-        raise ValueError(f"{problem}; a column that is no transmitter is left out by --ignore") from problem
+        raise ValueError(f"{problem}. If the column is no transmitter, leave it out by --ignore") from problem
     require_memory(n_scans, n_transmitters)
     rssi = np.full((n_scans, n_transmitters), np.nan, dtype=np.float32)
     repeated = forms.fill(rssi, readings, own_columns, options.rules)
@@ -218,9 +218,9 @@ def _position_roles(contents: Contents) -> tuple[str, str]:
         return there[0]
     expected = "expected columns x, y or latitude, longitude"
     if there:
-        raise ValueError(f"{expected}. Received: both; --ignore leaves two of them out")
+        raise ValueError(f"{expected}. Received: both. Leave one pair out by --ignore x,y or so")
     columns = [*contents.called.values(), *contents.readings.transmitters]
-    raise ValueError(f"{expected}. Received: {listed(columns)}. --columns x=…,y=… names others")
+    raise ValueError(f"{expected}. Received: {listed(columns)}. Name others by --columns x=…,y=…")
 
 
 def _positions(contents: Contents, pair: tuple[str, str], options: Options) -> tuple[Frame, np.ndarray, np.ndarray]:
@@ -286,7 +286,7 @@ def _numbers(contents: Contents, role: str, limit: float = np.inf) -> np.ndarray
         expected = "a number" if np.isinf(limit) else f"degrees, a number of at most ±{limit:g}"
         advice = ""
         if np.isfinite(limit):
-            advice = ". Metres are named by --columns x=…,y=…"
+            advice = ". If these are metres, say so by --columns x=…,y=…"
         _refuse(contents, role, wrong, expected, advice)
     return np.where(is_empty, np.nan, numbers)
 
@@ -310,7 +310,7 @@ def _labels(contents: Contents, role: str, kept: np.ndarray) -> np.ndarray | Non
     wrong = np.zeros(len(values), dtype=bool)
     wrong[kept] = ~((np.abs(numbers[kept]) <= LARGEST_LABEL) & (numbers[kept] == np.round(numbers[kept])))
     if wrong.any():
-        _refuse(contents, role, wrong, "a whole number", f". --ignore {contents.called[role]} leaves the column out")
+        _refuse(contents, role, wrong, "a whole number", f". Leave the column out by --ignore {contents.called[role]}")
     return numbers[kept].astype(np.int64)
 
 
@@ -343,7 +343,7 @@ def _times(contents: Contents) -> np.ndarray | None:
         times = pd.to_datetime(dated, format="mixed", dayfirst=day_first, utc=True, errors="coerce")
     wrong = (times.isna() & ~is_empty).to_numpy()
     if wrong.any():
-        advice = f". --ignore {contents.called['time']} leaves the column out"
+        advice = f". Leave the column out by --ignore {contents.called['time']}"
         _refuse(contents, "time", wrong, "a date and time", advice)
     beyond = ((times < EARLIEST) | (times > LATEST)).to_numpy()
     if beyond.any():
@@ -404,10 +404,8 @@ def _heard(fingerprints: FingerprintSet) -> str:
     """How many transmitters fingerprints hear, and how loud."""
     heard = fingerprints.heard
     weakest, strongest = np.nanmin(fingerprints.rssi), np.nanmax(fingerprints.rssi)
+    transmitters = counted(np.count_nonzero(heard.any(axis=0)), "transmitter")
     each = heard.sum(axis=1)
     silent = int((each == 0).sum())
-    text = (
-        f"{heard.any(axis=0).sum():,} transmitters from {weakest:g} to {strongest:g} dBm, a scan hears "
-        f"{np.median(each):g} (median)"
-    )
+    text = f"{transmitters} from {weakest:g} to {strongest:g} dBm, a scan hears {np.median(each):g} (median)"
     return text + (f", {silent:,} hear nothing" if silent else "")

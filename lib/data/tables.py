@@ -293,7 +293,10 @@ class Long(Collector):
             told_apart = listed(names[number] for number in self.roles.values())
             self.notes.append(f"A scan is the rows with the same {told_apart}")
         if not self.scan_by:
-            raise ValueError(f"expected a column that tells the scans apart (scan or time). Received: {listed(names)}")
+            raise ValueError(
+                f"expected a column that tells the scans apart (scan or time). Received: {listed(names)}. Name it by "
+                "--columns scan=…"
+            )
         self.scans = {}
         self.scan_rows, self.reading_rows = [], []
 
@@ -335,7 +338,7 @@ class Long(Collector):
                 self.conflict = (
                     f"{self.where(row)}: expected each scan at one place, of one device. Received: "
                     f"{self.names[self.roles[role]]} {column.iloc[row]}, and {before[row]} before, of one scan. A "
-                    "column that tells the scans apart is named by --columns scan=…"
+                    "column that tells the scans apart can be named by --columns scan=…"
                 )
 
     def contents(self, file: files.File) -> Contents:

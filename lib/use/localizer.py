@@ -296,7 +296,7 @@ class Localizer(Estimator):
             if environment.name == name:
                 return environment
         names = ", ".join(environment.name for environment in self.environments)
-        raise ValueError(f"`fingerprints` must be of {names}. Received: {name}")
+        raise ValueError(f"the environment must be one of {names}. Received: {name}")
 
     # === Save and load ===
 
@@ -375,7 +375,9 @@ def require_replaceable(directory: Path | str) -> None:
         names = {path.name for path in directory.iterdir()}.difference(FILES)
     if names:
         first = ", ".join(sorted(names)[:3])
-        raise ValueError(f"{directory} holds what is no localizer, and is not replaced: {first}")
+        raise ValueError(
+            f"{directory} holds other things than a localizer, and is not replaced: {first}. Name another folder"
+        )
 
 
 def _read_network(path: Path, provenance: Mapping) -> keras.Model:
@@ -486,5 +488,8 @@ def _in_frame(frame: Frame, fingerprints: FingerprintSet) -> np.ndarray:
     if (frame.crs, frame.origin) == (own_frame.crs, own_frame.origin):
         return fingerprints.position
     if frame.crs is None or own_frame.crs is None:
-        raise ValueError(f"{fingerprints.name}: positions in degrees and in metres of an own plane cannot be compared")
+        raise ValueError(
+            f"{fingerprints.name}: positions in degrees and in metres of an own plane cannot be compared. Give them as "
+            "in the survey that was fitted"
+        )
     return frame.from_degrees(own_frame.to_degrees(fingerprints.position))

@@ -138,6 +138,13 @@ def radius_column(level: float) -> str:
     return f"radius_{100 * level:g}"
 
 
+def require_levels(levels: Sequence[float]) -> None:
+    """Raise ValueError if a level is not between 0 and 1."""
+    for level in levels:
+        if not 0 < level < 1:
+            raise ValueError(f"`levels` must be between 0 and 1. Received: {level}")
+
+
 def table(
     scans: NamedScans, environments: Sequence[Environment], network: Network, levels: Sequence[float]
 ) -> dict[str, np.ndarray | np.ma.MaskedArray]:
@@ -159,9 +166,7 @@ def table(
     Raises:
         ValueError: if a level is not between 0 and 1.
     """
-    for level in levels:
-        if not 0 < level < 1:
-            raise ValueError(f"`levels` must be between 0 and 1. Received: {level}")
+    require_levels(levels)
     heard = (~np.isnan(scans.rssi)).sum(axis=1)
     is_located = heard > 0
     columns = _nowhere(len(heard), environments, levels)

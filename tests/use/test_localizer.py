@@ -153,7 +153,7 @@ def test_evaluation_takes_positions_in_another_frame(localizer, apart):
 
 
 def test_evaluation_of_an_unknown_environment_names_the_known(localizer, apart):
-    with pytest.raises(ValueError, match=r"must be of ujiindoorloc, lorawan_antwerp\. Received: office"):
+    with pytest.raises(ValueError, match=r"must be one of ujiindoorloc, lorawan_antwerp\. Received: office"):
         localizer.evaluate(dataclasses.replace(apart[1][0], name="office"))
 
 
