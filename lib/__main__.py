@@ -105,14 +105,6 @@ def role_and_name(text: str) -> tuple[str, str]:
     return role.strip(), name.strip()
 
 
-def level_of(text: str) -> float:
-    """A level of the radii."""
-    level = float(text)
-    if not 0 < level < 1:
-        raise ValueError(f"`levels` must be between 0 and 1. Received: {text}")
-    return level
-
-
 def joined(values: tuple[tuple, ...]) -> tuple:
     """The values of an option that may come several times."""
     return tuple(value for several in values for value in several)
@@ -173,7 +165,7 @@ def reading_options(command: Callable) -> Callable:
 
 levels_option = listed_option(
     "--levels",
-    level_of,
+    float,
     metavar="SHARE,...",
     default=((0.5, 0.9),),
     help="Probabilities of the radii; default: 0.5,0.9.",

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lib.data.forms import Readings
-from lib.data.names import canonical, listed
+from lib.data.forms import Readings, is_possible
+from lib.data.names import canonical, listed, matches
 
 # Shares of all readings that have one value; with fewer readings than that, nothing is said.
 DOMINANT_WARNED, DOMINANT_REFUSED, LEAST_READINGS = 0.25, 0.5, 100
@@ -49,8 +49,10 @@ def marker_values(dbm: np.ndarray, measured: Sequence) -> list[str]:
     if value != 0 and value not in measured and are_enough and share >= DOMINANT_WARNED:
         sentence = (
             f"{count:,} of {len(dbm):,} values are {value:g}, as if that stood for “not heard”: --not-heard {value:g} "
-            f"declares that, --measured {value:g} that it is RSSI"
+            "declares that"
         )
+        if is_possible(value):
+            sentence += f", --measured {value:g} that it is RSSI"
         if share >= DOMINANT_REFUSED:
             raise ValueError(sentence)
         sentences.append(sentence)
@@ -66,8 +68,13 @@ def marker_values(dbm: np.ndarray, measured: Sequence) -> list[str]:
     return sentences
 
 
-def other_columns(readings: Readings, measured: Sequence) -> tuple[Readings, list[str]]:
+def other_columns(readings: Readings, chosen: Sequence[str], measured: Sequence) -> tuple[Readings, list[str]]:
     """Readings without columns that are no transmitters, since every row has one value in them, or no RSSI.
+
+    Args:
+        readings: of all columns that may be transmitters.
+        chosen: patterns of the names that are transmitters, as the user says; none of these is left out.
+        measured: see `marker_values`.
 
     Raises:
         ValueError: see `marker_values`.
@@ -83,7 +90,8 @@ def other_columns(readings: Readings, measured: Sequence) -> tuple[Readings, lis
         impossible += np.bincount(transmitter[~possible[block]], minlength=n_transmitters)
         np.minimum.at(lowest, transmitter, readings.dbm[block])
         np.maximum.at(highest, transmitter, readings.dbm[block])
-    in_every_row = (count == n_scans) & (n_scans >= LEAST_ROWS)
+    is_chosen = np.array([matches(name, chosen) for name in readings.transmitters], dtype=bool)
+    in_every_row = (count == n_scans) & (n_scans >= LEAST_ROWS) & ~is_chosen
     is_constant = in_every_row & (lowest == highest)
     varying_dbm = readings.dbm
     if is_constant.any() and not is_constant.all():

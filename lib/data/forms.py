@@ -79,7 +79,7 @@ class Readings:
     @property
     def possible(self) -> np.ndarray:
         """(k,) bool: whether a receiver may report such a value."""
-        return (self.dbm >= LOWEST_DBM) & (self.dbm <= HIGHEST_DBM)
+        return is_possible(self.dbm)
 
     def without(self, dropped: np.ndarray) -> "Readings":
         """Those that are not of some of the (t,) transmitters."""
@@ -288,6 +288,11 @@ def first_twice(names: Iterable[str]) -> str | None:
 
 
 # === Values ===
+
+
+def is_possible(dbm):
+    """Whether a receiver may report such levels, a number or an array of them."""
+    return (dbm >= LOWEST_DBM) & (dbm <= HIGHEST_DBM)
 
 
 def levels(values, rules: Rules) -> np.ndarray:
@@ -578,6 +583,8 @@ def of_dicts(items: Iterable, columns: Columns, rules: Rules, lines: Sequence[in
         try:
             about, item_heard, item_values, is_reading = unpacked(item, columns)
             key = scan_key(about) if is_reading else number
+            if is_reading and key in number_of_scan:
+                _require_same_place(described[number_of_scan[key]], about)
         except ValueError as problem:
             where = f"line {lines[number]}" if lines else f"scan {number}"
             raise ValueError(f"{where}: {problem}") from problem
@@ -614,6 +621,15 @@ def scan_key(about: Mapping) -> tuple:
     if about.get("time") is None:
         raise ValueError(f"expected scan or time beside transmitter and rssi. Received: {listed(about)}")
     return tuple(about.get(role) for role in ("time", "device", "x", "y", "latitude", "longitude", "floor"))
+
+
+def _require_same_place(before: Mapping, about: Mapping) -> None:
+    """Raise ValueError if a scan is at two places."""
+    for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building"):
+        if about.get(role) != before.get(role):
+            raise ValueError(
+                f"expected each scan at one place. Received: {role} {about.get(role)}, and {before.get(role)} before"
+            )
 
 
 def unpacked(item, columns: Columns) -> tuple[dict, list[str], list, bool]:

@@ -168,7 +168,7 @@ def _rssi(contents: Contents, known: Spellings, options: Options) -> tuple[np.nd
         ValueError: if nothing is heard, or a value is no RSSI.
     """
     readings, spelling_notes = doubts.one_spelling(contents.readings)
-    readings, column_notes = doubts.other_columns(readings, options.measured)
+    readings, column_notes = doubts.other_columns(readings, options.transmitters, options.measured)
     contents.notes += spelling_notes + column_notes
     n_scans, n_transmitters = len(readings.scans), len(readings.transmitters)
     if not len(readings.scan):

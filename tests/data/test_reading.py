@@ -232,6 +232,11 @@ def test_a_column_that_looks_like_no_transmitter_is_left_out_with_a_word(write, 
     assert all(name in told for name in columns)
 
 
+def test_a_column_that_the_user_names_as_transmitter_is_kept(write):
+    read, told = survey(write(rows_of(50, {"mast": lambda row: -60})), transmitters=("AP*", "mast"))
+    assert read.transmitters == ("AP1", "AP2", "mast") and "left out" not in told
+
+
 def test_a_column_that_hardly_varies_is_taken_with_a_word(write):
     read, told = survey(write(rows_of(50, {"hum": lambda row: -50 - row % 2 / 4})))
     assert "hum" in read.transmitters and "Every row hears these nearly alike, --ignore leaves them out: hum" in told
@@ -359,6 +364,10 @@ def test_fingerprints_come_back_from_the_table_that_was_made_of_them(made, write
         (b"\x89PNG\r\n\x1a\n\0\0\0", "expected text or Parquet. Received: a binary file"),
         (gzip.compress(b"x,y,a\n1,2,-50\n")[:-4], "the compressed file is damaged or cut off"),
         ('{"x": 1, "y": 2, "a": -50}\n{"x": 1,\n', "line 2: expected a JSON object"),
+        (
+            '{"scan": 1, "x": 1, "y": 2, "mac": "a", "rssi": -5}\n{"scan": 1, "x": 5, "y": 2, "mac": "b", "rssi": -5}\n',
+            "line 2: expected each scan at one place. Received: x 5, and 1 before",
+        ),
         ('[1, 2]', "scan 0: expected a dict of RSSI by transmitter. Received: int"),
         ("x,y\n1,2\n", "expected a column for each transmitter"),
         ("x,y,a\n", "expected at least one row"),

@@ -91,14 +91,14 @@ def test_the_columns_of_scans_are_told_by_name(localizer, apart):
 @settings(max_examples=8)
 @given(st.data())
 def test_equal_scans_in_any_form_have_equal_positions(localizer, data):
-    levels = st.dictionaries(st.sampled_from([*localizer.transmitters, "z"]), st.integers(-127, -40), max_size=8)
+    levels = st.dictionaries(st.sampled_from([*localizer.transmitters, "other"]), st.integers(-127, -40), max_size=8)
     given_scans = data.draw(st.lists(levels, min_size=1, max_size=5))
     order = data.draw(st.permutations(sorted({name for scan in given_scans for name in scan})))
     expected = localizer.locate(given_scans)
     table = pd.DataFrame(given_scans, columns=order)
     pd.testing.assert_frame_equal(localizer.locate(table), expected)
     pd.testing.assert_frame_equal(localizer.locate(table.fillna(100), not_heard=[100]), expected)
-    long = [(n, *heard) for n, scan in enumerate(given_scans) for heard in scan.items() or [("z", np.nan)]]
+    long = [(n, *heard) for n, scan in enumerate(given_scans) for heard in scan.items() or [("other", np.nan)]]
     found = localizer.locate(pd.DataFrame(long, columns=["scan", "transmitter", "rssi"]))
     pd.testing.assert_frame_equal(found, expected, check_index_type=False)
 
