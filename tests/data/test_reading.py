@@ -365,7 +365,7 @@ def test_fingerprints_come_back_from_the_table_that_was_made_of_them(made, write
         (gzip.compress(b"x,y,a\n1,2,-50\n")[:-4], "the compressed file is damaged or cut off"),
         ('{"x": 1, "y": 2, "a": -50}\n{"x": 1,\n', "line 2: expected a JSON object"),
         (
-            '{"scan": 1, "x": 1, "y": 2, "mac": "a", "rssi": -5}\n{"scan": 1, "x": 5, "y": 2, "mac": "b", "rssi": -5}\n',
+            '{"scan": 1, "x": 1, "y": 2, "mac": "a", "rss": -5}\n{"scan": 1, "x": 5, "y": 2, "mac": "b", "rss": -5}\n',
             "line 2: expected each scan at one place. Received: x 5, and 1 before",
         ),
         ('[1, 2]', "scan 0: expected a dict of RSSI by transmitter. Received: int"),
