@@ -327,7 +327,7 @@ def parquet(file: File) -> tuple[list[str], pd.DataFrame]:
             table = pd.read_parquet(io.BytesIO(stream.read()))
     except (OSError, ValueError) as problem:
         raise ValueError(f"{file.path}: expected a Parquet file. Received: {problem}") from problem
-    if table.index.name is not None:
+    if any(name is not None for name in table.index.names):
         table = table.reset_index()
     names = [str(name).strip() for name in table.columns]
     table.columns = range(len(names))
