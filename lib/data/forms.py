@@ -22,6 +22,7 @@ from lib.data.names import POSITIONS, Columns, Spellings, listed, role_and_rank
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
 EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"))  # as text, in any case
 READINGS_AT_ONCE = 2**20
+ONE_SCAN = "expected one scan in an object, and several as a list of objects, or an object a line"
 DUPLICATES = ("strongest", "mean", "error")
 
 
@@ -597,40 +598,41 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[tuple[str, object]], bo
         read = _of_things_stack if "uplink_message" in uplink else _of_chirpstack
         about, pairs = read(uplink, columns)
         return _position_of(item, columns) | about, pairs, False
-    about, _ = _by_role(item, columns)
+    about, others = _by_role(item, columns)
     if "transmitter" in about and "rssi" in about:
         transmitter = str(about.pop("transmitter")).strip()
         return about, [(transmitter, about.pop("rssi"))], True
-    about, pairs = {}, []
-    _gather(item, columns, about, pairs, {})
+    pairs = []
+    _gather(others, columns, about, pairs, {})
     return about, pairs, False
 
 
 def _gather(item: Mapping, columns: Columns, about: dict, pairs: list, seen: dict) -> None:
-    """Add what a dict, and the dicts in it, say of a scan to `about` and `pairs`; `seen`: keys, and in which dict."""
-    own, others = _by_role(item, columns)
-    about |= own
-    for name, value in others.items():
+    """Add what a dict without its roles, and the dicts in it, say of a scan to `about` and `pairs`.
+
+    `seen` has the keys that came, and in which dict each of them is.
+    """
+    for name, value in item.items():
         if isinstance(value, Mapping):
             _require_one_scan(name, value, columns, seen)
-            _gather(value, columns, about, pairs, seen)
+            own, others = _by_role(value, columns)
+            about |= own
+            _gather(others, columns, about, pairs, seen)
         elif isinstance(value, list | tuple):
             pairs += _listed_readings(name, value, columns)
         elif columns.is_transmitter(name):
             pairs.append((name, value))
 
 
-def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict[str, str]) -> None:
+def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict) -> None:
     """Raise ValueError if a dict in a scan is a scan or a column: its name is a number, or another has its keys too."""
-    for key in map(str, value):
-        is_own = columns.is_transmitter(key) or role_and_rank(key)[0] in (*POSITIONS[0], *POSITIONS[1])
-        if name.isdecimal() or (is_own and key in seen):
-            others = seen.get(key, "others")
-            raise ValueError(
-                "expected one scan in an object, and several as a list of objects, or an object a line. Received: "
-                f"{key} in {name} and in {others}"
-            )
-        seen[key] = name
+    positions = (*POSITIONS[0], *POSITIONS[1])
+    for key in value.keys() & seen.keys():
+        if columns.is_transmitter(str(key)) or role_and_rank(str(key))[0] in positions:
+            raise ValueError(f"{ONE_SCAN}. Received: {key} in {seen[key]} and in {name}")
+    if name.isdecimal():
+        raise ValueError(f"{ONE_SCAN}. Received: an object called {name}")
+    seen.update(dict.fromkeys(value, name))
 
 
 def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:
