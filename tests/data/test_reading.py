@@ -466,6 +466,12 @@ def test_the_line_is_that_of_the_file(write, text, line):
         survey(write(text))
 
 
+@pytest.mark.parametrize("before", ["", '{"x": 1, "y": 2, "AP1": -50}\n'])
+def test_a_key_that_occurs_twice_is_refused(write, before):
+    with pytest.raises(ValueError, match=r"mine.csv: .*each key must occur once. Received twice: AP1"):
+        survey(write(before + '{"x": 1, "y": 2, "AP1": -50, "AP1": -60}\n'))
+
+
 @pytest.mark.parametrize(
     "text",
     [
