@@ -69,7 +69,7 @@ def marker_values(dbm: np.ndarray, measured: Sequence) -> list[str]:
 
 
 def other_columns(readings: Readings, chosen: Sequence[str], measured: Sequence) -> tuple[Readings, list[str]]:
-    """Readings without columns that are no transmitters, since every row has one value in them, or no RSSI.
+    """Readings without columns that are no transmitters: every row has one value in them, or none below 0, or no RSSI.
 
     Args:
         readings: of all columns that may be transmitters.
@@ -92,24 +92,27 @@ def other_columns(readings: Readings, chosen: Sequence[str], measured: Sequence)
         np.maximum.at(highest, transmitter, readings.dbm[block])
     is_chosen = np.array([matches(name, chosen) for name in readings.transmitters], dtype=bool)
     in_every_row = (count == n_scans) & (n_scans >= LEAST_ROWS) & ~is_chosen
-    is_constant = in_every_row & (lowest == highest)
-    varying_dbm = readings.dbm
-    if is_constant.any() and not is_constant.all():
-        varying_dbm = readings.dbm[~is_constant[readings.transmitter]]
-    sentences = marker_values(varying_dbm, measured)
+    is_other = in_every_row & ((lowest == highest) | (lowest >= 0))
+    dbm = readings.dbm
+    if is_other.any() and not is_other.all():
+        dbm = readings.dbm[~is_other[readings.transmitter]]
+    sentences = marker_values(dbm, measured)
 
-    is_other = is_constant | (in_every_row & (2 * impossible > count))
+    is_other |= in_every_row & (2 * impossible > count)
     is_steady = in_every_row & ~is_other & (highest < lowest + LEAST_RANGE_DB)
     if is_steady.any():
         steady = [readings.transmitters[number] for number in np.flatnonzero(is_steady)]
         sentences.append(f"Every row hears these nearly alike, --ignore leaves them out: {listed(steady)}")
     if not is_other.any():
         return readings, sentences
+    texts = {int(readings.transmitter[reading]): text for reading, text in readings.texts.items()}
     descriptions = []
-    for number in np.flatnonzero(is_other):
+    for number in np.flatnonzero(is_other).tolist():
         values = f"{lowest[number]:g}"
         if highest[number] > lowest[number]:
             values += f" to {highest[number]:g}"
+        if number in texts:
+            values = f"{texts[number]!r} or the like"
         descriptions.append(f"{readings.transmitters[number]} ({values} in every row)")
     sentences.append(f"Columns left out, as no transmitters: {listed(descriptions)}; --transmitters NAME keeps one")
     return readings.without(is_other), sentences

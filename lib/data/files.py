@@ -22,7 +22,7 @@ from typing import BinaryIO, TextIO
 import numpy as np
 import pandas as pd
 
-from lib.data.forms import EMPTY
+from lib.data.forms import EMPTY, first_twice
 from lib.data.names import Columns, listed
 
 CELLS_AT_ONCE, LEAST_ROWS, MOST_ROWS = 2**21, 1_000, 100_000  # of a part of a table
@@ -327,7 +327,7 @@ def parquet(file: File) -> tuple[list[str], pd.DataFrame]:
             table = pd.read_parquet(io.BytesIO(stream.read()))
     except (OSError, ValueError) as problem:
         raise ValueError(f"{file.path}: expected a Parquet file. Received: {problem}") from problem
-    if table.index.name is not None:
+    if any(name is not None for name in table.index.names):
         table = table.reset_index()
     names = [str(name).strip() for name in table.columns]
     table.columns = range(len(names))
@@ -378,7 +378,7 @@ def _is_json(text: str) -> bool:
 def _whole(file: File, text: str) -> list:
     """The elements of a list, also of one that is all that an object has, or else the object itself."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as problem:
         raise ValueError(f"{file.path}: expected JSON. Received: {problem}") from problem
     if isinstance(content, list):
@@ -398,8 +398,22 @@ def _is_reading(element) -> bool:
 
 def _parsed(file: File, line: str, number: int):
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as problem:
         raise ValueError(
             f"{file.path}: line {number}: expected a JSON object. Received: {problem.msg} at character {problem.colno}"
         ) from problem
+    except ValueError as problem:
+        raise ValueError(f"{file.path}: line {number}: {problem}") from problem
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict:
+    """A JSON object.
+
+    Raises:
+        ValueError: if a key occurs twice, of which Python would keep the last.
+    """
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise ValueError(f"each key must occur once. Received twice: {first_twice(name for name, _ in pairs)}")
+    return content

@@ -23,6 +23,7 @@ EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"
 READINGS_AT_ONCE = 2**20
 PLAIN_NUMBERS = {float, int, type(None)}
 PLAIN_VALUES = PLAIN_NUMBERS | {str}
+ONE_SCAN = "expected one scan in an object, and several as a list of objects, or an object a line"
 DUPLICATES = ("strongest", "mean", "error")
 
 
@@ -646,17 +647,17 @@ def unpacked(item, columns: Columns) -> tuple[dict, list[str], list, bool]:
         heard = [gateway for gateway, _ in pairs]
         values = [rssi for _, rssi in pairs]
         return _position_of(item, columns) | about, heard, values, False
-    about, _ = _by_role(item, columns)
+    about, others = _by_role(item, columns)
     if "transmitter" in about and "rssi" in about:
         transmitter = str(about.pop("transmitter")).strip()
         return about, [transmitter], [about.pop("rssi")], True
-    about, heard, values = {}, [], []
-    _gather(item, columns, about, heard, values, {})
+    heard, values = [], []
+    _gather(others, columns, about, heard, values, {})
     return about, heard, values, False
 
 
 def _gather(item: Mapping, columns: Columns, about: dict, heard: list, values: list, seen: dict) -> None:
-    """Add what a dict, and the dicts in it, say of a scan to `about`, `heard` and `values`.
+    """Add what a dict without its roles, and the dicts in it, say of a scan to `about`, `heard` and `values`.
 
     Args:
         item: the dict.
@@ -664,16 +665,16 @@ def _gather(item: Mapping, columns: Columns, about: dict, heard: list, values: l
         about, heard, values: see `unpacked`; changed in place.
         seen: by key, in which dict of the scan it stood; changed in place.
     """
-    own, others = _by_role(item, columns)
-    about |= own
-    if _is_flat(others):
-        heard += others
-        values += others.values()
+    if _is_flat(item):
+        heard += item
+        values += item.values()
         return
-    for name, value in others.items():
+    for name, value in item.items():
         if isinstance(value, Mapping):
             _require_one_scan(name, value, columns, seen)
-            _gather(value, columns, about, heard, values, seen)
+            own, others = _by_role(value, columns)
+            about |= own
+            _gather(others, columns, about, heard, values, seen)
         elif isinstance(value, list | tuple):
             for transmitter, rssi in _listed_readings(name, value, columns):
                 heard.append(transmitter)
@@ -688,17 +689,15 @@ def _is_flat(item: Mapping) -> bool:
     return set(map(type, item.values())) <= PLAIN_VALUES
 
 
-def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict[str, str]) -> None:
+def _require_one_scan(name: str, value: Mapping, columns: Columns, seen: dict) -> None:
     """Raise ValueError if a dict in a scan is a scan or a column: its name is a number, or another has its keys too."""
-    doubtful = value.keys() if name.isdecimal() else seen.keys() & value.keys()
-    for key in map(str, doubtful):
-        is_position = role_and_rank(key)[0] in (*POSITIONS[0], *POSITIONS[1])
-        if is_position or columns.is_transmitter(key):
-            raise ValueError(
-                "expected one scan in an object, and several as a list of objects, or an object a line. Received: "
-                f"{key} in {name} and in {seen.get(key, 'others')}"
-            )
-    seen |= dict.fromkeys(value, name)
+    positions = (*POSITIONS[0], *POSITIONS[1])
+    for key in value.keys() & seen.keys():
+        if columns.is_transmitter(str(key)) or role_and_rank(str(key))[0] in positions:
+            raise ValueError(f"{ONE_SCAN}. Received: {key} in {seen[key]} and in {name}")
+    if name.isdecimal():
+        raise ValueError(f"{ONE_SCAN}. Received: an object called {name}")
+    seen.update(dict.fromkeys(value, name))
 
 
 def _by_role(item: Mapping, columns: Columns) -> tuple[dict, dict]:

@@ -156,7 +156,7 @@ class Columns:
         return alike[0]
 
     def is_ignored(self, name: str) -> bool:
-        return matches(name, self.ignored)
+        return bool(self.ignored) and matches(name, self.ignored)
 
     def is_left_out(self, transmitter: str) -> bool:
         """Whether a transmitter that is known to be one is left out by its name."""
@@ -184,18 +184,19 @@ def plain(name: str) -> str:
     return "".join(character for character in name.casefold() if character.isalnum())
 
 
-@lru_cache(maxsize=2**16)
 def unitless(name: str) -> str:
     """`plain` of a name without the unit at its end: `Easting (m)` → `easting`."""
     end = UNIT_AT_END.search(name)
     return plain(name[: end.start()]) if end else plain(name)
 
 
+@lru_cache(maxsize=2**16)
 def role_and_rank(name: str) -> tuple[str | None, int]:
     """What a column is by its name, and how far behind other names of that it stands."""
     return ROLE_AND_RANK.get(plain(name)) or ROLE_AND_RANK.get(unitless(name), (None, 0))
 
 
+@lru_cache(maxsize=2**16)
 def is_other(name: str) -> bool:
     """Whether a column is called like something that is no transmitter."""
     words = {plain(name), unitless(name)}

@@ -172,7 +172,8 @@ def _rssi(contents: Contents, known: Spellings, options: Options) -> tuple[np.nd
     contents.notes += spelling_notes + column_notes
     n_scans, n_transmitters = len(readings.scans), len(readings.transmitters)
     if not len(readings.scan):
-        raise ValueError("expected RSSI. Received: no transmitter is heard in any row")
+        notes = ". ".join(["no transmitter is heard in any row", *column_notes])
+        raise ValueError(f"expected RSSI. Received: {notes}")
     own_columns = np.arange(n_transmitters)
     try:
         forms.refuse_impossible(readings, own_columns >= 0)
@@ -286,7 +287,11 @@ def _numbers(contents: Contents, role: str, limit: float = np.inf) -> np.ndarray
         expected = "a number" if np.isinf(limit) else f"degrees, a number of at most ±{limit:g}"
         advice = ""
         if np.isfinite(limit):
-            advice = ". If these are metres, say so by --columns x=…,y=…"
+            latitude, longitude = contents.called["latitude"], contents.called["longitude"]
+            advice = (
+                f". Where they are swapped: --columns latitude={longitude},longitude={latitude}; metres: --columns "
+                "x=…,y=…"
+            )
         _refuse(contents, role, wrong, expected, advice)
     return np.where(is_empty, np.nan, numbers)
 

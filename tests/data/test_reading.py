@@ -123,6 +123,13 @@ def test_parquet_is_read(write, tmp_path):
     assert "Parquet" in told
 
 
+def test_parquet_is_read_whatever_is_its_index(write, tmp_path):
+    expected, _ = survey(write(LONG))
+    pd.read_csv(io.StringIO(LONG)).set_index(["scan", "bssid"]).to_parquet(tmp_path / "mine.parquet")
+    read, _ = survey(tmp_path / "mine.parquet")
+    same(read, expected)
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -468,6 +475,12 @@ def test_the_line_is_that_of_the_file(write, text, line):
         survey(write(text))
 
 
+@pytest.mark.parametrize("before", ["", '{"x": 1, "y": 2, "AP1": -50}\n'])
+def test_a_key_that_occurs_twice_is_refused(write, before):
+    with pytest.raises(ValueError, match=r"mine.csv: .*each key must occur once. Received twice: AP1"):
+        survey(write(before + '{"x": 1, "y": 2, "AP1": -50, "AP1": -60}\n'))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -541,7 +554,34 @@ def test_a_time_that_tells_no_date_is_left_out_with_a_word(write, time):
     assert read.time is None and "time is left out: " in told
 
 
+# === Columns that are no transmitters ===
+
+
+@pytest.mark.parametrize(
+    ("cells", "described"),
+    [(("0", "1"), "0 to 1"), (("False", "True"), "'False' or the like"), (("bob", "eve"), "'bob' or the like")],
+)
+def test_a_column_without_a_level_is_left_out_as_it_stands(write, cells, described):
+    rows = [f"{number % 8},{number % 7},{-50 - number % 9},{cells[number % 3 == 1]}" for number in range(60)]
+    read, told = survey(write("\n".join(["x,y,AP1,is moving", *rows])))
+    assert read.transmitters == ("AP1",) and f"is moving ({described} in every row)" in told
+
+
+def test_levels_in_percent_are_refused_with_what_came(write):
+    rows = [f"{number % 8},{number % 7},{50 + number % 9}" for number in range(60)]
+    with pytest.raises(ValueError, match=r"expected RSSI. Received: .*AP1 \(50 to 58 in every row\)"):
+        survey(write("\n".join(["x,y,AP1", *rows])))
+
+
 # === Places ===
+
+
+def test_swapped_degrees_are_refused_with_what_to_do(write):
+    path = write("lat,lon,AP1\n-122.4,37.7,-50\n-122.5,37.8,-60\n")
+    with pytest.raises(ValueError, match="--columns latitude=lon,longitude=lat"):
+        survey(path)
+    read, _ = survey(path, columns={"latitude": "lon", "longitude": "lat"})
+    assert len(read) == 2
 
 
 def test_places_on_both_sides_of_the_180th_meridian_are_near_each_other(write):
