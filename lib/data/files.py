@@ -1,4 +1,7 @@
-"""Tables and JSON as users have them: compressed or not, in the usual encodings, a header that one parser reads."""
+"""Tables and JSON as users have them: compressed or not, in the usual encodings, a header that one parser reads.
+
+What is wrong is said without the name of the file, which whoever reads it puts before.
+"""
 
 import bz2
 import codecs
@@ -38,7 +41,7 @@ FALLBACK = "cp1252"  # what Windows writes
 COMPRESSIONS = {b"\x1f\x8b": ("gzip", gzip.open), b"\xfd7zXZ\x00": ("xz", lzma.open), b"BZh": ("bzip2", bz2.open)}
 ZIP, PARQUET = b"PK\x03\x04", b"PAR1"
 SPREADSHEET = "[Content_Types].xml"  # is in the archive that an xlsx file is
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+DELIMITERS = ",;\t|"
 FIRST_ROWS = 100  # that show which decimal mark a file has
 EXCEL_DELIMITER = re.compile(r'"?sep=."?\s*')  # a first line that tells Excel what is between the cells
 DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
@@ -113,7 +116,7 @@ def examined(path: Path | str) -> File:
             if is_utf8:
                 is_utf8 = _decodes(decoder, block)
     if not head.strip():
-        raise ValueError(f"{path}: expected a table. Received: an empty file")
+        raise ValueError("expected a table. Received: an empty file")
     if head.startswith(PARQUET):
         return File(path, compression, None, "Parquet", digest.hexdigest(), line_ends)
     encoding = "utf-8" if is_utf8 else FALLBACK
@@ -121,7 +124,7 @@ def examined(path: Path | str) -> File:
         if head.startswith(mark):
             encoding = marked
     if encoding in ("utf-8", FALLBACK) and b"\0" in head[:1000]:
-        raise ValueError(f"{path}: expected text or Parquet. Received: a binary file that starts with {head[:8]!r}")
+        raise ValueError(f"expected text or Parquet. Received: a binary file that starts with {head[:8]!r}")
     start = head.decode(encoding, errors="replace").lstrip()[:1]
     form = "JSON" if start in ("{", "[") else "CSV"
     return File(path, compression, encoding, form, digest.hexdigest(), line_ends)
@@ -147,7 +150,7 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, str | None]]:
         file.seek(0)
         try:
             if start.startswith(ZIP):
-                with zipfile.ZipFile(file) as archive, archive.open(_only_member(path, archive)) as stream:
+                with zipfile.ZipFile(file) as archive, archive.open(_only_member(archive)) as stream:
                     yield stream, "zip"
                 return
             for magic, (name, opener) in COMPRESSIONS.items():
@@ -157,15 +160,15 @@ def opened(path: Path) -> Iterator[tuple[BinaryIO, str | None]]:
                     return
             yield file, None
         except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zipfile.BadZipFile) as problem:
-            raise ValueError(f"{path}: the compressed file is damaged or cut off: {problem}") from problem
+            raise ValueError(f"the compressed file is damaged or cut off: {problem}") from problem
 
 
-def _only_member(path: Path, archive: zipfile.ZipFile) -> str:
+def _only_member(archive: zipfile.ZipFile) -> str:
     members = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
     if SPREADSHEET in members:
-        raise ValueError(f"{path}: expected CSV, JSON or Parquet. Received: a spreadsheet. Save its table as CSV")
+        raise ValueError("expected CSV, JSON or Parquet. Received: a spreadsheet. Save its table as CSV")
     if len(members) != 1:
-        raise ValueError(f"{path}: expected an archive of one file. Received: {listed(members, 5) or 'none'}")
+        raise ValueError(f"expected an archive of one file. Received: {listed(members, 5) or 'none'}")
     return members[0]
 
 
@@ -199,21 +202,21 @@ def header_of(file: File) -> Header:
             as_row = next(csv.reader([first], delimiter=delimiter), [])
             names = next(csv.reader([comments[-1].lstrip("# ")], delimiter=delimiter, skipinitialspace=True))
             if len(names) == len(as_row):
-                return _header(file, names, delimiter, [as_row], before)
+                return _header(names, delimiter, [as_row], before)
         delimiter = _delimiter(first)
         reader = csv.reader(text_after, delimiter=delimiter, skipinitialspace=True)
         try:
             names = next(reader, [])
             rows = list(islice(reader, FIRST_ROWS))
         except csv.Error as problem:
-            raise ValueError(f"{file.path}: expected a CSV with a header. Received: {problem}") from problem
-    return _header(file, names, delimiter, rows, before + 1)
+            raise ValueError(f"expected a CSV with a header. Received: {problem}") from problem
+    return _header(names, delimiter, rows, before + 1)
 
 
-def _header(file: File, names: Sequence[str], delimiter: str, rows: Sequence[Sequence[str]], lines: int) -> Header:
+def _header(names: Sequence[str], delimiter: str, rows: Sequence[Sequence[str]], lines: int) -> Header:
     names = ["".join(filter(_is_visible, name)).strip() for name in names]
     if not any(names):
-        raise ValueError(f"{file.path}: expected a CSV with a header. Received: a first line without names")
+        raise ValueError("expected a CSV with a header. Received: a first line without names")
     decimal = "."
     if delimiter != "," and any(DECIMAL_COMMA.fullmatch(cell.strip()) for row in rows for cell in row):
         decimal = ","
@@ -301,9 +304,7 @@ def parts_of_csv(file: File, header: Header, text: Sequence[int]) -> Iterator[pd
         except pd.errors.EmptyDataError:
             return
         except (pd.errors.ParserError, pd.errors.ParserWarning) as problem:
-            raise ValueError(
-                f"{file.path}: expected {width} cells in every row, as in the header. {problem}"
-            ) from problem
+            raise ValueError(f"expected {width} cells in every row, as in the header. {problem}") from problem
 
 
 def _require_width(part: pd.DataFrame, file: File, header: Header) -> None:
@@ -326,7 +327,7 @@ def parquet(file: File) -> tuple[list[str], pd.DataFrame]:
         with opened(file.path) as (stream, _):
             table = pd.read_parquet(io.BytesIO(stream.read()))
     except (OSError, ValueError) as problem:
-        raise ValueError(f"{file.path}: expected a Parquet file. Received: {problem}") from problem
+        raise ValueError(f"expected a Parquet file. Received: {problem}") from problem
     if any(name is not None for name in table.index.names):
         table = table.reset_index()
     names = [str(name).strip() for name in table.columns]
@@ -354,16 +355,16 @@ def json_items(file: File, lines: list[int]) -> Iterator[object]:
             first = text.readline()
             number += 1
         if first.lstrip().startswith("["):
-            yield from _whole(file, first + text.read())
+            yield from _whole(first + text.read())
             return
         second = text.readline()
         if not second or not _is_json(first):
-            yield from _whole(file, first + second + text.read())
+            yield from _whole(first + second + text.read())
             return
         for line in chain([first, second], text):
             if line.strip():
                 lines.append(number)
-                yield _parsed(file, line.strip(), number)
+                yield _parsed(line.strip(), number)
             number += 1
 
 
@@ -375,12 +376,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _whole(file: File, text: str) -> list:
+def _whole(text: str) -> list:
     """The elements of a list, also of one that is all that an object has, or else the object itself."""
     try:
         content = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as problem:
-        raise ValueError(f"{file.path}: expected JSON. Received: {problem}") from problem
+        raise ValueError(f"expected JSON. Received: {problem}") from problem
     if isinstance(content, list):
         return content
     values = list(content.values())
@@ -396,15 +397,15 @@ def _is_reading(element) -> bool:
     return not isinstance(element, dict) or {"transmitter", "rssi"} <= set(Columns().roles(list(element)))
 
 
-def _parsed(file: File, line: str, number: int):
+def _parsed(line: str, number: int):
     try:
         return json.loads(line, object_pairs_hook=_object)
     except json.JSONDecodeError as problem:
         raise ValueError(
-            f"{file.path}: line {number}: expected a JSON object. Received: {problem.msg} at character {problem.colno}"
+            f"line {number}: expected a JSON object. Received: {problem.msg} at character {problem.colno}"
         ) from problem
     except ValueError as problem:
-        raise ValueError(f"{file.path}: line {number}: {problem}") from problem
+        raise ValueError(f"line {number}: {problem}") from problem
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict:

@@ -16,7 +16,7 @@ from numbers import Real
 
 import numpy as np
 
-from lib.data.names import POSITIONS, Columns, Spellings, listed, role_and_rank
+from lib.data.names import OF_PLACE, POSITIONS, Columns, Spellings, listed, role_and_rank
 
 LOWEST_DBM, HIGHEST_DBM = -160.0, 0.0  # what a receiver may report; the weakest in the published sets is -147
 EMPTY = frozenset(("", "na", "n/a", "#n/a", "<na>", "nan", "nat", "none", "null"))  # as text, in any case
@@ -438,8 +438,8 @@ def roles_of(names: Sequence[str], columns: Columns) -> tuple[dict[str, int], bo
 
 def require_once(names: Sequence[str], roles: Mapping[str, int], columns: Columns) -> None:
     """Raise ValueError if a column with a meaning occurs twice."""
-    meant = [name for number, name in enumerate(names) if number in roles.values() or columns.is_transmitter(name)]
-    meaning = set(meant) | {names[number] for number in roles.values()}
+    meaning = {names[number] for number in roles.values()}
+    meaning.update(filter(columns.is_transmitter, names))
     if twice := first_twice(name for name in names if name in meaning):
         raise ValueError(f"each column must occur once. Received twice: {twice}")
 
@@ -626,7 +626,7 @@ def scan_key(about: Mapping) -> tuple:
 
 def _require_same_place(before: Mapping, about: Mapping) -> None:
     """Raise ValueError if a scan is at two places."""
-    for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building"):
+    for role in OF_PLACE:
         if about.get(role) != before.get(role):
             raise ValueError(
                 f"expected each scan at one place. Received: {role} {about.get(role)}, and {before.get(role)} before"
@@ -838,4 +838,4 @@ def _position_of(item: Mapping, columns: Columns) -> dict:
     about, _ = _by_role(item, columns)
     if not any(set(pair) <= set(about) for pair in POSITIONS):
         return {}
-    return {role: about[role] for role in (*POSITIONS[0], *POSITIONS[1], "floor", "building") if role in about}
+    return {role: about[role] for role in OF_PLACE if role in about}

@@ -29,7 +29,8 @@ ALIASES = {
 }
 POSITIONS = (("x", "y"), ("latitude", "longitude"))
 # Roles of a scan as a whole; `transmitter` and `rssi` are of one reading.
-OF_SCAN = ("scan", "x", "y", "latitude", "longitude", "floor", "building", "time", "device")
+OF_PLACE = ("x", "y", "latitude", "longitude", "floor", "building")
+OF_SCAN = ("scan", *OF_PLACE, "time", "device")
 OF_READING = ("transmitter", "rssi")
 
 # Columns that are often there and no transmitter, by `plain`.

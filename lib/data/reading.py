@@ -174,14 +174,13 @@ def _rssi(contents: Contents, known: Spellings, options: Options) -> tuple[np.nd
     if not len(readings.scan):
         notes = ". ".join(["no transmitter is heard in any row", *column_notes])
         raise ValueError(f"expected RSSI. Received: {notes}")
-    own_columns = np.arange(n_transmitters)
     try:
-        forms.refuse_impossible(readings, own_columns >= 0)
+        forms.refuse_impossible(readings, np.ones(n_transmitters, dtype=bool))
     except ValueError as problem:
         raise ValueError(f"{problem}. If the column is no transmitter, leave it out by --ignore") from problem
     require_memory(n_scans, n_transmitters)
     rssi = np.full((n_scans, n_transmitters), np.nan, dtype=np.float32)
-    repeated = forms.fill(rssi, readings, own_columns, options.rules)
+    repeated = forms.fill(rssi, readings, np.arange(n_transmitters), options.rules)
     if repeated:
         contents.notes.append(_repeated(repeated, options))
     return rssi, _names_as_known(readings.transmitters, known)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from lib.data import doubts, files, forms
 from lib.data.forms import Builder, Readings, Rules
-from lib.data.names import OF_READING, OF_SCAN, Columns, listed, matches, role_and_rank
+from lib.data.names import OF_PLACE, OF_READING, OF_SCAN, Columns, listed, matches, role_and_rank
 
 MOST_BESIDE_HALF = 3  # transmitters of a wide table that has one of the two columns which make a table long
 PAIRED = re.compile(r"(.*?)[ _\-.]?(\d+)")  # mac1, rssi1, mac2, rssi2
@@ -58,8 +58,6 @@ def naming(path: Path | str) -> Iterator[None]:
     try:
         yield
     except ValueError as problem:
-        if str(problem).startswith(str(path)):
-            raise
         raise ValueError(f"{path}: {problem}") from problem
 
 
@@ -75,9 +73,8 @@ def contents_of(path: Path | str, columns: Columns, rules: Rules) -> Contents:
         ValueError: if it cannot be read.
         FileNotFoundError: if it is not there.
     """
-    file = files.examined(path)
     with naming(path):
-        contents = _read(file, columns, rules)
+        contents = _read(files.examined(path), columns, rules)
         _leave_out(contents, columns)
     return contents
 
@@ -327,7 +324,7 @@ class Long(Collector):
 
     def _compare(self, part: pd.DataFrame, scan: np.ndarray) -> None:
         """Note the first row whose scan was somewhere else before."""
-        for role in ("x", "y", "latitude", "longitude", "floor", "building", "device"):
+        for role in (*OF_PLACE, "device"):
             if role not in self.roles or self.conflict:
                 continue
             column = part[self.roles[role]]
