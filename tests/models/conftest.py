@@ -1,5 +1,7 @@
 """What the tests of several kinds of estimators ask in the same way."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -27,3 +29,20 @@ def _assert_columns_are_matched_by_name(model, scans):
 def assert_columns_are_matched_by_name():
     """Asks it of a fitted model and scans: in another order, with one never heard of; one missing is not heard."""
     return _assert_columns_are_matched_by_name
+
+
+@pytest.fixture(scope="module", params=["campus", "city"])
+def simulated(request):
+    """Both simulated sets; indoors with labels that are not 0, 1, …"""
+    rows = request.getfixturevalue(request.param)
+    if rows.floor is None:
+        return rows
+    return dataclasses.replace(rows, floor=3 * rows.floor - 2, building=10 * rows.building + 7)
+
+
+@pytest.fixture(scope="module")
+def strange(simulated):
+    """Scans that were never seen, one that hears nothing and one that hears everything."""
+    rssi = np.full((2, len(simulated.transmitters)), np.nan, dtype=np.float32)
+    rssi[1] = -1.0
+    return Scans(np.concatenate([simulated.rssi[300:400], rssi]), simulated.transmitters)

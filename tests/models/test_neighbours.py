@@ -40,15 +40,6 @@ def validation(campus):
     return campus[campus.part == "validation"][:60]
 
 
-@pytest.fixture(scope="module", params=["campus", "city"])
-def simulated(request):
-    """Both simulated sets; indoors with labels that are not 0, 1, …"""
-    rows = request.getfixturevalue(request.param)
-    if rows.floor is None:
-        return rows
-    return dataclasses.replace(rows, floor=3 * rows.floor - 2, building=10 * rows.building + 7)
-
-
 @pytest.fixture(scope="module")
 def fitted(simulated):
     return {name: learnt(make(), simulated) for name, make in ESTIMATORS.items()}
@@ -62,13 +53,6 @@ def learnt(estimator, rows, seed=0):
 def stored(radio_map, metric, k, **settings):
     """All rows of the radio map stored, and nothing else."""
     return NearestFingerprints(metric, k, **settings).fit([radio_map], [radio_map[:0]], seed=0)
-
-
-def strange(rows):
-    """Scans that were never seen, one that hears nothing and one that hears everything."""
-    rssi = np.full((2, len(rows.transmitters)), np.nan, dtype=np.float32)
-    rssi[1] = -1.0
-    return Scans(np.concatenate([rows.rssi[300:400], rssi]), rows.transmitters)
 
 
 def assert_equal(located, expected):
@@ -90,8 +74,8 @@ def distances(metric, scans, fingerprints):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_positions_are_finite_and_labels_those_of_the_radio_map(simulated, fitted, name):
-    rows, scans = simulated[:300], strange(simulated)
+def test_positions_are_finite_and_labels_those_of_the_radio_map(simulated, fitted, name, strange):
+    rows, scans = simulated[:300], strange
     located = fitted[name].predict(scans)
     fields = {field for field in ("building", "floor") if getattr(simulated, field) is not None}
     assert located.arrays().keys() == {"position"} | fields and fitted[name].n_train == [len(rows)]
@@ -103,20 +87,20 @@ def test_positions_are_finite_and_labels_those_of_the_radio_map(simulated, fitte
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_no_seed_changes_a_prediction(simulated, fitted, name):
-    scans = strange(simulated)
+def test_no_seed_changes_a_prediction(simulated, fitted, name, strange):
+    scans = strange
     for seed in (0, 1):
         assert_equal(learnt(ESTIMATORS[name](), simulated, seed).predict(scans), fitted[name].predict(scans))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_learning_sees_only_training_and_validation_rows(simulated, fitted, name):
+def test_learning_sees_only_training_and_validation_rows(simulated, fitted, name, strange):
     """Rows beyond them may hold anything, and the sets are left as they were."""
     elsewhere = dataclasses.replace(simulated, rssi=simulated.rssi.copy(), position=simulated.position.copy())
     elsewhere.rssi[300:] = -50.0
     elsewhere.position[300:] = 1e6
     before = elsewhere.rssi.copy()
-    scans = strange(simulated)
+    scans = strange
     assert_equal(learnt(ESTIMATORS[name](), elsewhere).predict(scans), fitted[name].predict(scans))
     np.testing.assert_array_equal(elsewhere.rssi, before)
 
@@ -130,20 +114,20 @@ def test_knn_locates_better_than_the_middle_of_the_radio_map(simulated, fitted, 
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_columns_are_matched_by_name(simulated, fitted, name, assert_columns_are_matched_by_name):
-    scans, model = strange(simulated), fitted[name]
+def test_columns_are_matched_by_name(simulated, fitted, name, assert_columns_are_matched_by_name, strange):
+    scans, model = strange, fitted[name]
     assert_columns_are_matched_by_name(model, scans)
     assert model.transmitters == simulated.transmitters
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_validation_rows_are_matched_by_name_as_well(simulated, fitted, name):
+def test_validation_rows_are_matched_by_name_as_well(simulated, fitted, name, strange):
     rows = simulated[250:300]
     order = np.random.default_rng(0).permutation(len(rows.transmitters))
     names = tuple(np.array(rows.transmitters)[order].tolist())
     rows = dataclasses.replace(rows, rssi=rows.rssi[:, order], transmitters=names)
     model = ESTIMATORS[name]().fit([simulated[:250]], [rows], seed=0)
-    assert_equal(model.predict(strange(simulated)), fitted[name].predict(strange(simulated)))
+    assert_equal(model.predict(strange), fitted[name].predict(strange))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lib import metrics
-from lib.data.fingerprints import Scans
 from lib.models import trees
 from lib.models.neighbours import SCALES
 from lib.models.trees import Forest, GradientBoosting
@@ -18,15 +17,6 @@ ESTIMATORS = {
     "random_forest": lambda **settings: Forest(kind="random_forest", **settings),
     "gradient_boosting": GradientBoosting,
 }
-
-
-@pytest.fixture(scope="module", params=["campus", "city"])
-def simulated(request):
-    """Both simulated sets; indoors with labels that are not 0, 1, …"""
-    rows = request.getfixturevalue(request.param)
-    if rows.floor is None:
-        return rows
-    return dataclasses.replace(rows, floor=3 * rows.floor - 2, building=10 * rows.building + 7)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +29,6 @@ def learnt(estimator, rows, seed=0):
     return estimator.fit([rows[:250]], [rows[250:300]], seed=seed)
 
 
-def strange(rows):
-    """Scans that were never seen, one that hears nothing and one that hears everything."""
-    rssi = np.full((2, len(rows.transmitters)), np.nan, dtype=np.float32)
-    rssi[1] = -1.0
-    return Scans(np.concatenate([rows.rssi[300:400], rssi]), rows.transmitters)
-
-
 def equal(located, expected):
     if located.arrays().keys() != expected.arrays().keys():
         return False
@@ -56,8 +39,8 @@ def equal(located, expected):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_positions_are_finite_and_labels_those_of_the_training_rows(simulated, fitted, name):
-    rows, scans = simulated[:300], strange(simulated)
+def test_positions_are_finite_and_labels_those_of_the_training_rows(simulated, fitted, name, strange):
+    rows, scans = simulated[:300], strange
     located = fitted[name].predict(scans)
     fields = {field for field in ("building", "floor") if getattr(simulated, field) is not None}
     assert located.arrays().keys() == {"position"} | fields and fitted[name].n_train == [len(rows)]
@@ -70,21 +53,21 @@ def test_positions_are_finite_and_labels_those_of_the_training_rows(simulated, f
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_same_seed_gives_the_same_predictions_and_another_seed_others(simulated, fitted, name):
-    scans = strange(simulated)
+def test_same_seed_gives_the_same_predictions_and_another_seed_others(simulated, fitted, name, strange):
+    scans = strange
     first = fitted[name].predict(scans)
     assert equal(learnt(ESTIMATORS[name](), simulated, seed=0).predict(scans), first)
     assert not equal(learnt(ESTIMATORS[name](), simulated, seed=1).predict(scans), first)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_learning_sees_only_training_and_validation_rows(simulated, fitted, name):
+def test_learning_sees_only_training_and_validation_rows(simulated, fitted, name, strange):
     """Rows beyond them may hold anything, and the sets are left as they were."""
     elsewhere = dataclasses.replace(simulated, rssi=simulated.rssi.copy(), position=simulated.position.copy())
     elsewhere.rssi[300:] = -50.0
     elsewhere.position[300:] = 1e6
     before = elsewhere.rssi.copy()
-    scans = strange(simulated)
+    scans = strange
     assert equal(learnt(ESTIMATORS[name](), elsewhere).predict(scans), fitted[name].predict(scans))
     np.testing.assert_array_equal(elsewhere.rssi, before)
 
@@ -98,26 +81,26 @@ def test_trees_locate_better_than_the_middle_of_the_training_rows(simulated, fit
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
-def test_columns_are_matched_by_name(simulated, fitted, name, assert_columns_are_matched_by_name):
-    scans, model = strange(simulated), fitted[name]
+def test_columns_are_matched_by_name(simulated, fitted, name, assert_columns_are_matched_by_name, strange):
+    scans, model = strange, fitted[name]
     assert_columns_are_matched_by_name(model, scans)
     assert model.transmitters == simulated.transmitters
 
 
-def test_validation_rows_are_matched_by_name_as_well(simulated, fitted):
+def test_validation_rows_are_matched_by_name_as_well(simulated, fitted, strange):
     rows = simulated[250:300]
     order = np.random.default_rng(0).permutation(len(rows.transmitters))
     names = tuple(np.array(rows.transmitters)[order].tolist())
     rows = dataclasses.replace(rows, rssi=rows.rssi[:, order], transmitters=names)
     model = ESTIMATORS["extra_trees"]().fit([simulated[:250]], [rows], seed=0)
-    assert equal(model.predict(strange(simulated)), fitted["extra_trees"].predict(strange(simulated)))
+    assert equal(model.predict(strange), fitted["extra_trees"].predict(strange))
 
 
-def test_without_validation_rows_they_learn_from_the_training_rows_alone(simulated, fitted):
+def test_without_validation_rows_they_learn_from_the_training_rows_alone(simulated, fitted, strange):
     rows = simulated[:300]
     model = ESTIMATORS["extra_trees"]().fit([rows], [rows[:0]], seed=0)
     assert model.n_train == [300]
-    assert equal(model.predict(strange(simulated)), fitted["extra_trees"].predict(strange(simulated)))
+    assert equal(model.predict(strange), fitted["extra_trees"].predict(strange))
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)

@@ -87,18 +87,24 @@ def test_so_does_it_where_stored_fingerprints_vote(apart, scans, tmp_path):
     check_alike(as_lists(Runtime.load(tmp_path / "localizer").locate(scans)), localizer.locate(scans))
 
 
-def test_it_needs_neither_tensorflow_nor_pandas_nor_pyproj(localizer, saved_localizer, scans):
+def located_by(python, code, folder, scans, cwd):
+    """What a process of its own, which runs that code with a Python in a folder, locates."""
     process = subprocess.run(
-        [sys.executable, "-c", REFUSE + LOCATE, str(saved_localizer)],
+        [python, "-c", code, folder],
         input=json.dumps(scans),
-        cwd=ROOT,
+        cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert process.returncode == 0, process.stderr
-    check_alike(json.loads(process.stdout), localizer.locate(scans))
+    return json.loads(process.stdout)
+
+
+def test_it_needs_neither_tensorflow_nor_pandas_nor_pyproj(localizer, saved_localizer, scans):
+    located = located_by(sys.executable, REFUSE + LOCATE, saved_localizer, scans, ROOT)
+    check_alike(located, localizer.locate(scans))
 
 
 @pytest.mark.slow
@@ -107,17 +113,8 @@ def test_what_it_needs_is_in_the_requirements_file(localizer, saved_localizer, s
     python = tmp_path / "venv" / "bin" / "python"
     requirements = ROOT / "requirements-runtime.txt"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--requirement", requirements], check=True)
-    process = subprocess.run(
-        [python, "-c", LOCATE, saved_localizer],
-        input=json.dumps(scans),
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    check_alike(json.loads(process.stdout), localizer.locate(scans))
+    located = located_by(python, LOCATE, saved_localizer, scans, tmp_path)
+    check_alike(located, localizer.locate(scans))
 
 
 def test_scans_that_are_missing_a_label_say_none(saved_localizer, scans):
