@@ -10,17 +10,19 @@ endif
 # What makes .venv: the first that starts, a version manager's stand-ins do not. The committed results are of Python 3.11.
 PYTHON ?= $(or $(shell for python in python3.11 python3.12 python3.13; do \
 	$$python -c pass 2>/dev/null && command -v $$python && break; done),python3)
-# Which parameters (a key of notebooks/settings.yaml: full, benchmark, smoke) and which data (auto, real, simulated).
+# Which parameters (a key of notebooks/settings.yaml: full, benchmark, smoke), which data (auto, real, simulated) and which
+# LoRaWAN messages (subset, full).
 PROFILE ?= full
 DATA ?= auto
-export PROFILE DATA
+LORAWAN ?= subset
+export PROFILE DATA LORAWAN
 export PYTHONPATH := $(CURDIR)
 
 # To use another environment, conda's say: make all VENV= BIN=$$CONDA_PREFIX/bin
 VENV := .venv/.complete
 WITH_BENCH = $(if $(VENV),.venv/.bench .venv/.export)
 BIN := .venv/bin
-BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)
+BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)$(if $(filter-out subset,$(LORAWAN)),-lorawan-$(LORAWAN))
 # Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
 PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && echo simulated || echo real) $(BIN)/python
 
@@ -35,12 +37,12 @@ FIRST := $(VENV) notebooks/run.py notebooks/settings.yaml $(LIBRARY) $(BUILT)/so
 .PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock wheels tidy clean FORCE
 
 help: ## Show this list
-	@echo "Usage: make TARGET [PROFILE=full|benchmark|smoke] [DATA=auto|real|simulated]"
+	@echo "Usage: make TARGET [PROFILE=full|benchmark|smoke] [DATA=auto|real|simulated] [LORAWAN=subset|full]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV) ## Create .venv from requirements.lock
 
-data: $(VENV) ## Find or download the measured data and check it
+data: $(VENV) ## Find, make or download the measured data and check it
 	$(BIN)/python -m lib.data.datasets
 
 # A second make is told what was said on the command line. It is started like any command: a recursion that make knows of
@@ -127,7 +129,7 @@ $(VENV): requirements.lock
 # A data file that came or changed since the data were looked for counts, whatever the time of change it carries.
 MEASURED := $(if $(filter-out simulated,$(DATA)),$(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
 	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv* \
-	$(folder)/sigfox_rural/*.csv* $(folder)/uji_library/*.mat)))
+	$(folder)/sigfox_rural/*.csv* $(folder)/uji_library/LIB1.* $(folder)/uji_library_longterm/*)))
 ARRIVED := $(if $(MEASURED),$(shell find $(MEASURED) -cnewer $(BUILT)/sources.json 2>/dev/null))
 $(BUILT)/sources.json: $(VENV) $(wildcard lib/data/*.py) data/registry.toml $(if $(ARRIVED),FORCE)
 	$(BIN)/python -m lib.data.datasets $@
@@ -144,6 +146,6 @@ $(BUILT)/05_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore
 $(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb
 
 # The README shows the tables of the committed run.
-ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS),benchmark)
+ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS)$(filter-out subset,$(LORAWAN)),benchmark)
 SHOW := $(BIN)/python -m lib.report.document README.md
 endif

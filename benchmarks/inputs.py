@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,13 +53,15 @@ def description(path: Path, rows: int) -> dict:
 
 
 def register(files: Mapping[str, Mapping]) -> None:
-    """Put files in the place of the publishers', for this process.
+    """Put files in the place of the publishers', for this process, which then loads all LoRaWAN messages if any.
 
     Args:
         files: by their keys in the registry, what differs from it.
     """
     for key, changes in files.items():
         datasets.REGISTRY[key] = dataclasses.replace(datasets.REGISTRY[key], **changes)
+    if "lorawan_full" in files:
+        os.environ["LORAWAN"] = "full"
 
 
 def scaled(parts: Parts) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -2,6 +2,8 @@
 
 Environment variables:
     DATA: `auto` (default: measured data where it can be had, else the simulator), `real` or `simulated`.
+    LORAWAN: `subset` (default: the messages heard by at least three gateways, as in the committed results) or `full`
+        (all messages).
     PROFILE: the set of parameters that a run uses, one of `notebooks/settings.yaml`. Unset means `lab`: somebody
         explores by hand, and nothing that they do may touch the committed outputs.
     FINGERPRINT_DATA: one more folder in which to look for the publishers' files.
@@ -19,6 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 RAW = ROOT / "data" / "raw"
 COMMITTED = "benchmark"  # the profile whose results, on measured data, are the committed ones
 DATA_MODES = ("auto", "real", "simulated")
+LORAWAN_RELEASES = ("subset", "full")
+
+
+def _chosen(variable: str, values: tuple[str, ...]) -> str:
+    """The value of an environment variable that takes one of some; the first is the default."""
+    value = os.environ.get(variable, values[0])
+    if value not in values:
+        raise ValueError(f"{variable} must be one of {', '.join(values)}. Received: {variable}={value}")
+    return value
 
 
 def data_mode() -> str:
@@ -27,10 +38,21 @@ def data_mode() -> str:
     Raises:
         ValueError: if it is none of `DATA_MODES`.
     """
-    mode = os.environ.get("DATA", "auto")
-    if mode not in DATA_MODES:
-        raise ValueError(f"DATA must be one of {', '.join(DATA_MODES)}. Received: DATA={mode}")
-    return mode
+    return _chosen("DATA", DATA_MODES)
+
+
+def lorawan_release() -> str:
+    """The value of `LORAWAN`.
+
+    Raises:
+        ValueError: if it is none of `LORAWAN_RELEASES`.
+    """
+    return _chosen("LORAWAN", LORAWAN_RELEASES)
+
+
+def data_settings() -> dict[str, str]:
+    """By environment variable, which data a run is on: what all processes of a run must share."""
+    return {"DATA": data_mode(), "LORAWAN": lorawan_release()}
 
 
 def data_folders() -> list[Path]:
@@ -61,13 +83,19 @@ class Workspace:
 
 
 def workspace(simulated: bool) -> Workspace:
-    """The folders of this run. Only `make benchmark` on measured data gets `outputs/` itself, which is committed."""
+    """The folders of this run.
+
+    Only `make benchmark` on measured data gets `outputs/` itself, which is committed; with LORAWAN=full it does not.
+    """
     profile = os.environ.get("PROFILE", "lab")
     outputs = Path(os.environ.get("FINGERPRINT_OUTPUTS", ROOT / "outputs"))
-    if profile != COMMITTED or simulated:
+    all_messages = not simulated and lorawan_release() == "full"
+    if profile != COMMITTED or simulated or all_messages:
         outputs = outputs / profile
     if simulated:
         outputs = outputs / "simulated"
+    if all_messages:
+        outputs = outputs / "lorawan_full"
     return Workspace(outputs)
 
 

@@ -22,9 +22,9 @@ MEASURED = {
     fixture: any(all(datasets.find(datasets.REGISTRY[key]) for key in release) for release in releases)
     for fixture, releases in {
         "measured_campus": [("uji_training", "uji_validation")],
-        "measured_city": [("lorawan_full",), ("lorawan_3gw",)],
+        "measured_city": [("lorawan_3gw",)],
         "measured_sigfox": [("sigfox_rural",)],
-        "measured_library": [("uji_library",)],
+        "measured_library": [("uji_library",), ("uji_library_csv",)],
     }.items()
 }
 
@@ -176,6 +176,7 @@ def data_folders(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "RAW", folders[0])
     monkeypatch.setenv("FINGERPRINT_DATA", str(folders[1]))
     monkeypatch.delenv("DATA", raising=False)
+    monkeypatch.delenv("LORAWAN", raising=False)
     datasets.simulated.cache_clear()
     yield folders
     datasets.simulated.cache_clear()

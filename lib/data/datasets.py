@@ -1,6 +1,7 @@
 """The publishers' files: where they come from, how they are checked, and how they become FingerprintSets.
 
-`python -m lib.data.datasets` finds or fetches every file, checks it and says where it is.
+`python -m lib.data.datasets` finds every file, else makes it from its publisher's release or fetches it, checks it and
+says where it is.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import tempfile
 import tomllib
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,10 +24,10 @@ import pandas as pd
 import pooch
 import scipy.io
 
-from lib.data import simulate
+from lib.data import derived, simulate
 from lib.data.fingerprints import FingerprintSet, Release, require_memory, row_blocks
 from lib.data.frames import Frame
-from lib.paths import RAW, ROOT, data_folders, data_mode, replacing
+from lib.paths import ROOT, data_folders, data_mode, lorawan_release, replacing
 
 
 class DataError(ValueError):
@@ -42,31 +43,36 @@ class Source:
 
     Attributes:
         file: path below a data folder; `.xz` may follow.
-        sha256, size: of the decompressed content, size in bytes.
+        sha256, size: of the decompressed content, size in bytes. Without a checksum, what is derived from it has one.
         rows, transmitters: number of fingerprints, of access points or gateways.
         licence, citation: how it may be used and must be cited.
         url: where the publisher offers it, or None where only a copy at hand serves.
         member: its name inside the archive behind `url`, where that is a zip.
+        derived_from: keys of releases that it can be made from; those that are at hand come before those to download.
+        same_rows: key of another form of the same rows, which serves in its place.
     """
 
     file: str
-    sha256: str
-    size: int
     rows: int
     transmitters: int
     licence: str
     citation: str
+    sha256: str | None = None
+    size: int | None = None
     url: str | None = None
     member: str | None = None
+    derived_from: Sequence[str] = ()
+    same_rows: str | None = None
 
 
 _ENTRIES = tomllib.loads((ROOT / "data" / "registry.toml").read_text())
 REGISTRY = {key: Source(**entry) for key, entry in _ENTRIES.items()}
-# Keys of REGISTRY: the files of each release of an environment that can be measured or simulated, the full one first.
+# Keys of REGISTRY: the files of an environment that can be measured or simulated, those of the committed results.
 RELEASES = {
-    "ujiindoorloc": [["uji_training", "uji_validation"]],
-    "lorawan_antwerp": [["lorawan_full"], ["lorawan_3gw"]],
+    "ujiindoorloc": ["uji_training", "uji_validation"],
+    "lorawan_antwerp": ["lorawan_3gw"],
 }
+ALL_MESSAGES = {"lorawan_antwerp": ["lorawan_full"]}  # in their place, under LORAWAN=full
 
 
 # === Finding, checking, fetching ===
@@ -89,12 +95,17 @@ def _checked(path: Path, source: Source, name: str = "") -> bytes:
         DataError: if it is not.
     """
     content = _content(path)
+    _require_checksum(content, source, name or path)
+    return content
+
+
+def _require_checksum(content: bytes, source: Source, name: Path | str) -> None:
+    """Raise DataError if content has another checksum than is registered; where none is, anything passes."""
     sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != source.sha256:
+    if source.sha256 not in (None, sha256):
         expected = f"sha256 {source.sha256} ({source.size:,} bytes)"
         received = f"{sha256} ({len(content):,} bytes)"
-        raise DataError(name or path, expected, received)
-    return content
+        raise DataError(name, expected, received)
 
 
 def find(source: Source) -> Path | None:
@@ -124,14 +135,21 @@ def _extracted(archive: Path, source: Source, folder: str) -> Path:
     raise DataError(source.url, expected, "no such member")
 
 
-def fetch(source: Source, folder: Path = RAW) -> Path:
+def fetch(source: Source, folder: Path | None = None) -> Path:
     """Download one file from its publisher, with a progress bar; it is put in place only when its checksum is right.
+
+    Args:
+        source: the file.
+        folder: the data folder that it goes to; None for `data/raw`.
+
+    Returns:
+        Where it is.
 
     Raises:
         FileNotFoundError: if the publisher does not offer it or cannot be reached.
         DataError: if what came is not the registered file.
     """
-    target = folder / source.file
+    target = _target(source, folder)
     if source.url is None:
         raise FileNotFoundError(f"{target} is not at hand, and its publisher offers no direct download")
     with tempfile.TemporaryDirectory() as scratch:
@@ -147,15 +165,92 @@ def fetch(source: Source, folder: Path = RAW) -> Path:
     return target
 
 
+def _target(source: Source, folder: Path | None) -> Path:
+    """Where a file goes: into a data folder, or without one into the first, `data/raw`."""
+    if folder is None:
+        folder = data_folders()[0]
+    return folder / source.file
+
+
+def key_at_hand(key: str) -> str:
+    """The key of a file, or of another form of the same rows if only that is at hand or can be made."""
+    source = REGISTRY[key]
+    if source.same_rows is None or find(source):
+        return key
+    return source.same_rows
+
+
+def obtain(key: str, folder: Path | None = None) -> Path:
+    """Find a file; else make it from a release that is at hand, or fetch it or such a release.
+
+    Args:
+        key: of the file in the registry.
+        folder: the data folder that what is made or fetched goes to; None for `data/raw`.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        FileNotFoundError: if it is nowhere, and can be neither made nor fetched.
+        DataError: if what came is not the registered file.
+        ValueError: if the release that it is made from is another one.
+    """
+    source = REGISTRY[key]
+    path = find(source)
+    if path is not None:
+        return path
+    if source.derived_from:
+        release = _origin_of(source, folder)
+        return derive(key, release, folder)
+    return fetch(source, folder=folder)
+
+
+def _origin_of(source: Source, folder: Path | None) -> Path:
+    """A release that a file can be made from: the first that is at hand, else the first that can be fetched."""
+    origins = [REGISTRY[key] for key in source.derived_from]
+    for origin in origins:
+        path = find(origin)
+        if path is not None:
+            return path
+    offered = [origin for origin in origins if origin.url]
+    return fetch(offered[0], folder=folder)
+
+
+def derive(key: str, release: Path, folder: Path | None = None) -> Path:
+    """Make a file from its publisher's release; it is put in place only when its checksum is right.
+
+    Args:
+        key: of the file in the registry.
+        release: the publisher's file that it is made from.
+        folder: the data folder that it goes to; None for `data/raw`.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        DataError: if what came is not the registered file.
+        ValueError: if the release lacks some of its rows.
+    """
+    source = REGISTRY[key]
+    print(f"{source.file} is made from {release}", file=sys.stderr)
+    content = derived.DERIVATIONS[key](release)
+    _require_checksum(content, source, f"{source.file}, made from {release}")
+    target = _target(source, folder)
+    with replacing(target) as temporary:
+        temporary.write_bytes(content)
+    return target
+
+
+def _keys(environment: str) -> list[str]:
+    """The keys of an environment's files, under LORAWAN=full those of all LoRaWAN messages."""
+    if lorawan_release() == "full":
+        return ALL_MESSAGES.get(environment, RELEASES[environment])
+    return RELEASES[environment]
+
+
 def _sources(environment: str) -> list[Source]:
-    """The files of the first release that is at hand; where none is, those of the first one, to download."""
-    releases = []
-    for keys in RELEASES[environment]:
-        sources = [REGISTRY[key] for key in keys]
-        releases.append(sources)
-        if all(map(find, sources)):
-            return sources
-    return releases[0]
+    """The files of an environment."""
+    return [REGISTRY[key] for key in _keys(environment)]
 
 
 BANNER = "SIMULATED DATA: no measured fingerprints are used; nothing here says anything about the paper."
@@ -171,9 +266,8 @@ def simulated() -> bool:
     if data_mode() != "simulated":
         try:
             for environment in RELEASES:
-                for source in _sources(environment):
-                    if find(source) is None:
-                        fetch(source)
+                for key in _keys(environment):
+                    obtain(key)
             return False
         except FileNotFoundError:
             if data_mode() == "real":
@@ -291,7 +385,7 @@ def load_ujiindoorloc() -> FingerprintSet:
 
 
 def load_lorawan_antwerp() -> FingerprintSet:
-    """LoRaWAN messages in Antwerp: the full release (130,429 rows) where it is at hand, else the ≥ 3-gateway subset.
+    """LoRaWAN messages in Antwerp: those heard by at least three gateways, or under LORAWAN=full all 130,429.
 
     The subset carries `part` (`val` and `test` of the published split) and no time, the full release the reverse.
     """
@@ -345,13 +439,12 @@ def load_uji_library() -> FingerprintSet:
 
     Positions are in metres of the building's own plane.
     """
-    source = REGISTRY["uji_library"]
+    key = key_at_hand("uji_library")
+    source = REGISTRY[key]
     path = _path_of(source)
+    read = _library_of_mat if key == "uji_library" else _library_of_csv
     with io.BytesIO(_checked(path, source)) as file:
-        contents = scipy.io.loadmat(file, squeeze_me=True)
-    train, train_labels, test, test_labels = contents["database"].item()
-    rssi = np.concatenate([train, test]).astype(np.float32)
-    labels = np.concatenate([train_labels, test_labels])
+        rssi, labels, part = read(file)
     expected = (source.rows, source.transmitters)
     if rssi.shape != expected:
         raise DataError(path, f"rows and transmitters {expected}", str(rssi.shape))
@@ -361,11 +454,29 @@ def load_uji_library() -> FingerprintSet:
         frame=Frame(None),
         transmitters=tuple(_numbered("AP {}", source)),
         name="uji_library",
-        release=_release(source),
-        floor=labels[:, 3].astype(np.int64),
-        building=labels[:, 4].astype(np.int64),
-        part=np.repeat(["train", "test"], [len(train), len(test)]),
+        release=_release(REGISTRY["uji_library"]),  # whichever form it is read from: the rows are the same
+        floor=labels[:, 2].astype(np.int64),
+        building=labels[:, 3].astype(np.int64),
+        part=part,
     )
+
+
+def _library_of_mat(file: io.BytesIO) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of `LIB1.mat`: (n, t) dBm, (n, 4) x, y, floor and building, (n,) part."""
+    contents = scipy.io.loadmat(file, squeeze_me=True)
+    train, train_labels, test, test_labels = contents["database"].item()
+    rssi = np.concatenate([train, test]).astype(np.float32)
+    labels = np.concatenate([train_labels, test_labels])
+    part = np.repeat(["train", "test"], [len(train), len(test)])
+    return rssi, labels[:, [0, 1, 3, 4]], part
+
+
+def _library_of_csv(file: io.BytesIO) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of `LIB1.csv`, the same."""
+    table = pd.read_csv(file)
+    labels = table[["X", "Y", "FLOOR", "BUILDING"]]
+    rssi = table.drop(columns=[*labels.columns, "PART"])
+    return rssi.to_numpy(dtype=np.float32), labels.to_numpy(dtype=np.float64), table["PART"].to_numpy(dtype=str)
 
 
 LOADERS: dict[str, Callable[[], FingerprintSet]] = {
@@ -398,7 +509,7 @@ def load(environment: str) -> FingerprintSet:
 
 
 def main() -> None:
-    """Find or fetch all files, check them, and record what is used in the file named on the command line."""
+    """Find, make or fetch all files, check them, and record what is used in the file named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m lib.data.datasets", description=main.__doc__)
     purpose = "where to write, as JSON, which files are used and whether the data are simulated; default: nowhere"
     parser.add_argument("records", nargs="*", type=Path, metavar="PATH", help=purpose)
@@ -419,16 +530,20 @@ def main() -> None:
 
 
 def _used() -> list[Source]:
-    """The files that this run uses: none if it simulates, else those of each release and the further ones at hand."""
+    """The files that this run uses: none if it simulates, else those of each environment that can be had."""
     if simulated():
         return []
     sources = []
     for environment in RELEASES:
         sources += _sources(environment)
     for environment in FURTHER:
-        source = REGISTRY[environment]
-        if find(source):
-            sources.append(source)
+        key = key_at_hand(environment)
+        try:
+            obtain(key)
+        except FileNotFoundError as problem:
+            print(f"{environment} is left out: {problem}", file=sys.stderr)
+        else:
+            sources.append(REGISTRY[key])
     return sources
 
 

@@ -41,19 +41,19 @@ CONFIGURATION = {
 _FILES = sorted(paths.ROOT.glob("lib/**/*.py"))
 _RUNS_BY = f"{THREADS} {os.environ['KERAS_BACKEND']}"
 CODE = hashlib.sha256(_RUNS_BY.encode() + b"".join(path.read_bytes() for path in _FILES)).hexdigest()  # as imported
-_first_data: list[str] = []  # on a worker: the DATA that it was told first
+_first_data: list[dict] = []  # on a worker: the `data_settings` that it was told first
 
 
 # === On a worker ===
 
 
-def check_worker(workspace: Workspace, mark: str, code: str, data: str, dask_worker: Worker | None = None) -> None:
+def check_worker(workspace: Workspace, mark: str, code: str, data: dict, dask_worker: Worker | None = None) -> None:
     """Raise RuntimeError on a worker that would give other results than the driver, or leave them elsewhere.
 
     Args:
         workspace, mark: where the driver's runs are, and what its file `MARK` says.
         code: the driver's `CODE`.
-        data: the driver's `DATA`. A worker keeps to the first that it is told, since it keeps what it loaded.
+        data: the driver's `data_settings`. A worker keeps to the first that it is told, since it keeps what it loaded.
         dask_worker: the worker; None is the one that this runs on.
     """
     worker = dask_worker or get_worker()
@@ -67,9 +67,11 @@ def check_worker(workspace: Workspace, mark: str, code: str, data: str, dask_wor
         raise RuntimeError(f"{where} must have one thread (--nthreads 1). Received: {worker.state.nthreads}")
     if not _first_data:
         _first_data.append(data)
-    if _first_data[0] != data:
-        raise RuntimeError(f"{where} has loaded DATA={_first_data[0]}: start it again. Received: DATA={data}")
-    os.environ["DATA"] = data
+    for variable, value in _first_data[0].items():
+        if data[variable] != value:
+            received = f"{variable}={data[variable]}"
+            raise RuntimeError(f"{where} has loaded {variable}={value}: start it again. Received: {received}")
+    os.environ.update(data)
 
 
 def on_worker(driver: dict, log: str, after: object, function: Callable, *arguments):
@@ -133,7 +135,7 @@ def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -
         ImportError: if the scheduler does not find this module.
         RuntimeError: if workers at hand cannot take part. On one that comes later, tasks fail.
     """
-    driver = {"workspace": workspace, "mark": marked(workspace), "code": CODE, "data": paths.data_mode()}
+    driver = {"workspace": workspace, "mark": marked(workspace), "code": CODE, "data": paths.data_settings()}
     client.run_on_scheduler(address)  # anything of lib: without it, no task gets to a worker
     answers = client.run(check_worker, **driver, on_error="return").values()
     # Other errors are of workers that just end or start again: these are asked once more with each task.

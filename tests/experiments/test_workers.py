@@ -13,6 +13,7 @@ import pytest
 from lib import paths
 from lib.experiments import workers
 
+ON_SIMULATED = {"DATA": "simulated", "LORAWAN": "subset"}
 PINNED = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 pytestmark = pytest.mark.usefixtures("on_the_simulator")  # a cluster here serves several tests, all on the same data
@@ -28,13 +29,15 @@ def worker(nthreads=1):
         ({"mark": "another"}, "does not see the driver's .*models"),
         ({"code": "another"}, "another version of lib/"),
         ({"dask_worker": worker(8)}, "--nthreads 1.*Received: 8"),
-        ({"data": "real"}, "has loaded DATA=simulated: start it again. Received: DATA=real"),
+        ({"data": ON_SIMULATED | {"DATA": "real"}}, "has loaded DATA=simulated: start it again. Received: DATA=real"),
+        ({"data": ON_SIMULATED | {"LORAWAN": "full"}}, "has loaded LORAWAN=subset.*Received: LORAWAN=full"),
     ],
 )
 def test_a_worker_that_cannot_take_part_is_refused(workspace, monkeypatch, changes, message):
     monkeypatch.setattr(workers, "_first_data", [])
     monkeypatch.setenv("DATA", "auto")
-    right = {"mark": workers.marked(workspace), "code": workers.CODE, "data": "simulated", "dask_worker": worker()}
+    monkeypatch.setenv("LORAWAN", "subset")
+    right = {"mark": workers.marked(workspace), "code": workers.CODE, "data": ON_SIMULATED, "dask_worker": worker()}
     workers.check_worker(workspace, **right)
     assert os.environ["DATA"] == "simulated"
     with pytest.raises(RuntimeError, match=f"the worker at tcp://other:1 .*{message}"):
