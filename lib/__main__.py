@@ -36,6 +36,7 @@ A survey is a table (CSV, Parquet) or JSON, compressed or not (gz, xz, bz2, zip)
   pairs   one row per scan: mac1, rssi1, mac2, rssi2, ...
   JSON    one object per scan, one per line or in a list: {"rssi": {"aa:bb:...": -61}, "x": 1, "y": 2};
           also uplinks of ChirpStack v4 and The Things Stack v3, with the position in the decoded payload
+  folder  Samples.csv and RSSI.csv in COMFORD's intermediate format
 
 \b
 Further columns, by these or other common names (easting, lng, storey, ...):

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data import doubts, forms
+from lib.data import comford, doubts, forms, tables
 from lib.data.fingerprints import FingerprintSet, Frame, Release, require_memory
 from lib.data.forms import NamedScans, Rules
 from lib.data.names import POSITIONS, Columns, Spellings, listed
-from lib.data.tables import Contents, contents_of, naming
+from lib.data.tables import Contents, naming
 
 LARGEST = {"s": 1e11, "ms": 1e14, "us": 1e17}  # times since 1970, by their unit; larger ones are in ns
 EARLIEST, LATEST = pd.Timestamp("1990-01-01", tz="UTC"), pd.Timestamp("2100-01-01", tz="UTC")
@@ -77,7 +77,7 @@ def read_scans(
         FileNotFoundError: if it is not there.
     """
     options = options or Options()
-    contents = contents_of(path, options.columns_of(known), options.rules)
+    contents = _contents_of(path, options.columns_of(known), options)
     with naming(path):
         readings = contents.readings
         is_known = np.array([known.number(name) >= 0 for name in readings.transmitters], dtype=bool)
@@ -105,7 +105,7 @@ def read_fingerprints(
     """Fingerprints of a file.
 
     Args:
-        path: the file: wide (a scan a row), long (a reading a row), pairs, or JSON.
+        path: the file: wide (a scan a row), long (a reading a row), pairs, or JSON; or a folder in COMFORD's format.
         name: of the environment.
         options: how it is to be read.
         known: transmitters of other files or of a localizer: the same MAC address gets the same name.
@@ -120,7 +120,7 @@ def read_fingerprints(
     """
     options = options or Options()
     known = known or Spellings()
-    contents = contents_of(path, options.columns_of(Spellings()), options.rules)
+    contents = _contents_of(path, options.columns_of(Spellings()), options)
     with naming(path):
         pair = _position_roles(contents)
         rssi, transmitters = _rssi(contents, known, options)
@@ -128,6 +128,7 @@ def read_fingerprints(
         labels = {role: _labels(contents, role, kept) for role in ("floor", "building")}
         time = _times(contents)
     device = contents.about.get("device")
+    part = contents.about.get("part")
     fingerprints = FingerprintSet(
         rssi=rssi if len(kept) == len(rssi) else rssi[kept],
         position=position[kept],
@@ -136,6 +137,7 @@ def read_fingerprints(
         name=name,
         release=Release(Path(path).name, len(rssi), contents.file.sha256),
         group=None if device is None else device.astype(str).to_numpy(dtype=str)[kept],
+        part=None if part is None else part.fillna("").to_numpy(dtype=str)[kept],
         time=None if time is None else time[kept],
         **{role: values for role, values in labels.items() if values is not None},
     )
@@ -159,6 +161,14 @@ def table_of(fingerprints: FingerprintSet) -> pd.DataFrame:
 
 
 # === From readings to fingerprints ===
+
+
+def _contents_of(path: Path | str, columns: Columns, options: Options) -> Contents:
+    """What a file has, or a folder in COMFORD's format."""
+    folder = Path(path)
+    if folder.is_dir():
+        return comford.contents_of(folder, columns, options.rules)
+    return tables.contents_of(path, columns, options.rules)
 
 
 def _rssi(contents: Contents, known: Spellings, options: Options) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -75,11 +75,11 @@ def contents_of(path: Path | str, columns: Columns, rules: Rules) -> Contents:
     """
     with naming(path):
         contents = _read(files.examined(path), columns, rules)
-        _leave_out(contents, columns)
+        leave_out(contents, columns)
     return contents
 
 
-def _leave_out(contents: Contents, columns: Columns) -> None:
+def leave_out(contents: Contents, columns: Columns) -> None:
     """Leave out what the user says, also where a transmitter is no column, and tell what there is none of."""
     readings = contents.readings
     left_out = np.array([columns.is_left_out(name) for name in readings.transmitters], dtype=bool)
