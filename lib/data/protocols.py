@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from lib.data import datasets
 from lib.data.fingerprints import FingerprintSet, joined
+from lib.data.loaders import library_month
 
 MISSING_SHARE = 0.98  # the paper's threshold for access points
 VALIDATION_SHARE = 0.10
@@ -49,17 +50,22 @@ class Parts:
 
     def __post_init__(self):
         if not len(self.train):
-            raise ValueError(f"{self.environment}, {self.protocol}: expected training rows. Received: none")
+            raise ValueError(f"{self.label}: expected training rows. Received: none")
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         for first, second in itertools.combinations(parts, 2):
             copied = np.isin(parts[first].copy_hash, parts[second].copy_hash)
             if copied.any():
                 shared = f"{copied.sum()} {first} rows are also {second} rows, or copies of them"
-                raise ValueError(f"{self.environment}, {self.protocol}: {shared}")
+                raise ValueError(f"{self.label}: {shared}")
 
     @property
     def environment(self) -> str:
         return self.train.name
+
+    @property
+    def label(self) -> str:
+        """The environment and the protocol, once where the two have one name."""
+        return ", ".join(dict.fromkeys([self.environment, self.protocol]))
 
 
 def select_transmitters(rssi: np.ndarray, missing_share: float = MISSING_SHARE) -> np.ndarray:
@@ -249,22 +255,69 @@ def spatial(fingerprints: FingerprintSet) -> Parts:
     return _parts("spatial", fingerprints, learning, test, groups=block, may_validate=~depot)
 
 
+def _unvalidated(fingerprints: FingerprintSet, learning: np.ndarray, test: np.ndarray) -> Parts:
+    """Parts named after the environment. Nothing validates, and copies of test rows do not train.
+
+    Args:
+        fingerprints: all rows.
+        learning, test: row numbers.
+    """
+    train = _without_copies(learning, test, fingerprints.copy_id)
+    return Parts(
+        fingerprints.name,
+        train=fingerprints[train],
+        validation=fingerprints[NO_ROWS],
+        test=fingerprints[test],
+        transmitters=fingerprints.transmitters,
+    )
+
+
 def published(fingerprints: FingerprintSet) -> Parts:
     """The publisher's own parts `train` and `test`. Nothing validates."""
-    train = fingerprints[_rows_of(fingerprints, "published", "train")]
-    test = fingerprints[_rows_of(fingerprints, "published", "test")]
-    return Parts("published", train, fingerprints[:0], test, fingerprints.transmitters)
+    learning = _rows_of(fingerprints, "published", "train")
+    test = _rows_of(fingerprints, "published", "test")
+    return _unvalidated(fingerprints, learning, test)
 
 
 def fifth(fingerprints: FingerprintSet) -> Parts:
     """A random 20 % tests. Nothing validates."""
-    train, test = held_out(fingerprints, 0.2)
-    return Parts("fifth", train, fingerprints[:0], test, fingerprints.transmitters)
+    learning, test = _hold_out(np.arange(len(fingerprints)), fingerprints.copy_id, 0.20)
+    return _unvalidated(fingerprints, learning, test)
+
+
+def first_month(fingerprints: FingerprintSet) -> Parts:
+    """All training sets of the library's first month train, the test sets of all 25 months test. Nothing validates.
+
+    What was trained on later months is left out: the map ages, as it does where nobody surveys again.
+    """
+    _require(fingerprints, "first_month", "part", "time")
+    month = library_month(fingerprints.time)
+    learning = np.flatnonzero((fingerprints.part == "train") & (month == 1))
+    test = _rows_of(fingerprints, "first_month", "test")
+    return _unvalidated(fingerprints, learning, test)
+
+
+def of_month(fingerprints: FingerprintSet, month: int, part: str) -> FingerprintSet:
+    """The library's rows of one month, of all training sets or of all test sets.
+
+    Args:
+        fingerprints: the environment `uji_library_longterm`, or rows of it.
+        month: from 1 to 25, as the publisher numbers the campaigns.
+        part: `train` or `test`.
+
+    Raises:
+        ValueError: if there are no such rows.
+    """
+    rows = _rows_of(fingerprints, "of_month", part)
+    in_month = library_month(fingerprints.time[rows]) == month
+    if not in_month.any():
+        raise ValueError(f"{fingerprints.name}: expected rows of month {month}, part `{part}`. Received: none")
+    return fingerprints[rows[in_month]]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """An environment, a key of `datasets.LOADERS` or `datasets.FURTHER`, and how its rows are parted."""
+    """An environment, a key of `loaders.LOADERS`, and how its rows are parted."""
 
     environment: str
     part: Callable[[FingerprintSet], Parts]
@@ -275,8 +328,15 @@ PROTOCOLS = {
     "official": Protocol("ujiindoorloc", official),
     "random": Protocol("lorawan_antwerp", random),
     "spatial": Protocol("lorawan_antwerp", spatial),
-    "published": Protocol("uji_library", published),
-    "fifth": Protocol("sigfox_rural", fifth),
+    # Environments with one protocol, which is named after them.
+    "sigfox_rural": Protocol("sigfox_rural", fifth),
+    "uji_library": Protocol("uji_library", published),
+    "uji_library_longterm": Protocol("uji_library_longterm", first_month),
+    "tut1": Protocol("tut1", published),
+    "tut2": Protocol("tut2", published),
+    "tut5": Protocol("tut5", published),
+    "cetc331": Protocol("cetc331", published),
+    "hcxy": Protocol("hcxy", published),
 }
 PAIRS = (("pooled", "random"), ("official", "spatial"))  # that the paper's models transfer between, and learn together
 
