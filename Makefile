@@ -127,9 +127,9 @@ $(VENV): requirements.lock
 	touch $@
 
 # A data file that came or changed since the data were looked for counts, whatever the time of change it carries.
+REGISTERED := $(shell sed -n 's/^file = "\(.*\)"/\1/p' data/registry.toml)
 MEASURED := $(if $(filter-out simulated,$(DATA)),$(wildcard $(foreach folder,data/raw $(FINGERPRINT_DATA) ../shared/data,\
-	$(folder)/ujiindoorloc/*Data.csv* $(folder)/lorawan_antwerp/lorawan_antwerp_*.csv* \
-	$(folder)/sigfox_rural/*.csv* $(folder)/uji_library/LIB1.* $(folder)/uji_library_longterm/*)))
+	$(foreach file,$(REGISTERED),$(folder)/$(file) $(folder)/$(file).xz))))
 ARRIVED := $(if $(MEASURED),$(shell find $(MEASURED) -cnewer $(BUILT)/sources.json 2>/dev/null))
 $(BUILT)/sources.json: $(VENV) $(wildcard lib/data/*.py) data/registry.toml $(if $(ARRIVED),FORCE)
 	$(BIN)/python -m lib.data.datasets $@

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lib.data import datasets
+from lib.data import sources
 from lib.data.fingerprints import FingerprintSet
 from lib.data.protocols import Parts
 from lib.models.scaling import MinMaxScaling
@@ -59,7 +59,7 @@ def register(files: Mapping[str, Mapping]) -> None:
         files: by their keys in the registry, what differs from it.
     """
     for key, changes in files.items():
-        datasets.REGISTRY[key] = dataclasses.replace(datasets.REGISTRY[key], **changes)
+        sources.REGISTRY[key] = dataclasses.replace(sources.REGISTRY[key], **changes)
     if "lorawan_full" in files:
         os.environ["LORAWAN"] = "full"
 

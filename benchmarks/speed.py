@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 from benchmarks import inputs
 from benchmarks.worker import TRAINERS as WORKER_TRAINERS
 from lib import paths, quiet_import
-from lib.data import datasets, protocols, simulate
+from lib.data import datasets, protocols, simulate, sources
 from lib.data.fingerprints import FingerprintSet, joined
 from lib.models import training
 from lib.models.estimator import Estimator
@@ -372,10 +372,10 @@ def time_training(
 def generated_files(environment: str, settings: Settings, scratch: Path) -> dict[str, dict]:
     """Files of the publisher's size and format, where his own are not at hand: what differs from the registry."""
     keys = inputs.KEYS[environment]
-    if not datasets.simulated() and all(datasets.find(datasets.REGISTRY[key]) for key in keys.values()):
+    if not datasets.simulated() and all(sources.find(sources.REGISTRY[key]) for key in keys.values()):
         return {}
     if environment == "ujiindoorloc":
-        counts = [min(settings.rows, datasets.REGISTRY[key].rows) for key in keys.values()]
+        counts = [min(settings.rows, sources.REGISTRY[key].rows) for key in keys.values()]
         fingerprints = simulate.campus(*counts)
         tables = {part: inputs.campus_table(fingerprints[fingerprints.part == part]) for part in keys}
     else:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also 
 
 from benchmarks import inputs
 from benchmarks.measure import forget_peak, peak_mb
-from lib.data import datasets, protocols, simulate
+from lib.data import loaders, protocols, simulate
 from lib.data.fingerprints import FingerprintSet
 from lib.models.neighbours import NearestFingerprints
 
@@ -92,7 +92,7 @@ def load_csv(folder: Path, n_rows: int, n_transmitters: int) -> Measured:
         description = inputs.description(folder / f"{part}.csv", rows)
         registered[inputs.KEYS["ujiindoorloc"][part]] = description | {"transmitters": n_transmitters}
     inputs.register(registered)
-    seconds, peak, _ = measured(datasets.load_ujiindoorloc, forget_peak())
+    seconds, peak, _ = measured(loaders.load_ujiindoorloc, forget_peak())
     return seconds, peak
 
 

@@ -331,10 +331,10 @@ class Loading:
         self.protocol = PROTOCOLS[protocol]
 
     def load(self) -> dict:
-        from lib.data import datasets
+        from lib.data.loaders import LOADERS
 
         started = time.perf_counter()
-        self.fingerprints = datasets.LOADERS[self.protocol.environment]()
+        self.fingerprints = LOADERS[self.protocol.environment]()
         return {"seconds": time.perf_counter() - started, "shape": self.fingerprints.rssi.shape}
 
     def preprocess(self) -> dict:

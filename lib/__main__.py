@@ -199,12 +199,22 @@ def options_of(settings: dict, remembered: tuple = ()):
 # === Commands ===
 
 
+class NamingDataSets(click.Command):
+    """A command whose help names the public data sets."""
+
+    def format_help_text(self, context, formatter):
+        super().format_help_text(context, formatter)
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(f"Public data sets: {', '.join(registered())}.")
+
+
 @click.group(help=__doc__, epilog=EXAMPLES, context_settings={"max_content_width": 110})
 def main() -> None:
     pass
 
 
-@main.command(epilog=FILES + REPORT)
+@main.command(cls=NamingDataSets, epilog=FILES + REPORT)
 @click.argument("sources", nargs=-1, required=True, metavar="NAME=FILE...")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write the localizer to.")
 @click.option(
@@ -224,8 +234,8 @@ def main() -> None:
 def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_size, hidden, **reading) -> int:
     """Fit one localizer on one survey per environment, and report on held-out rows.
 
-    NAME is what you call the environment. Public data sets are given by their name alone: ujiindoorloc,
-    lorawan_antwerp, sigfox_rural, uji_library. A localizer that is already in the folder is replaced.
+    NAME is what you call the environment. Public data sets are given by their name alone. A localizer that is already
+    in the folder is replaced.
 
     \b
     Example:
@@ -355,7 +365,7 @@ def registered() -> list[str]:
     """Names of the data sets that can be used in the place of a file."""
     from lib.data import datasets
 
-    return [*datasets.LOADERS, *datasets.FURTHER]
+    return list(datasets.LOADERS)
 
 
 def fingerprints_of(source: str, options, known, tell, name: str | None = None):

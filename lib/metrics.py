@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 EARTH_RADIUS_M = 6_371_010.0  # the paper's R = 6371.01 km (Eq. 7)
+FLOOR_PENALTY_M = 15.0  # of the EvAAL framework: for each floor between the true one and the answer
+BUILDING_PENALTY_M = 50.0  # the same, for a wrong building
 
 
 # === Errors ===
@@ -62,6 +64,36 @@ def summary(errors: np.ndarray) -> dict[str, float]:
         "p75_m": float(p75),
         "p95_m": float(p95),
     }
+
+
+def evaal_score(
+    errors: np.ndarray, floors_off: np.ndarray | None = None, wrong_building: np.ndarray | None = None
+) -> float:
+    """The score of the IPIN competitions: the third quartile of errors with penalties for floors and buildings.
+
+    Each error is increased by 15 m for each floor between the true one and the answer, and by 50 m if the building is
+    wrong. Potortì et al. (2017), Comparing the Performance of Indoor Localization Systems through the EvAAL Framework,
+    Sensors 17(10):2327, doi:10.3390/s17102327.
+
+    Args:
+        errors: (n,) horizontal distances in ground metres.
+        floors_off: (n,) numbers of floors that the answers are off; None costs nothing.
+        wrong_building: (n,) whether the building is wrong; None costs nothing.
+
+    Returns:
+        The score in metres.
+
+    Raises:
+        ValueError: if there are no errors.
+    """
+    if not len(errors):
+        raise ValueError("`errors` must not be empty. Received: no errors")
+    penalised = np.asarray(errors, dtype=np.float64)
+    if floors_off is not None:
+        penalised = penalised + FLOOR_PENALTY_M * np.abs(floors_off)
+    if wrong_building is not None:
+        penalised = penalised + BUILDING_PENALTY_M * np.asarray(wrong_building, dtype=np.float64)
+    return float(np.percentile(penalised, 75))
 
 
 def confidence_half_width(values: Sequence[float]) -> float:

@@ -10,21 +10,24 @@ import pandas as pd
 import pytest
 
 from lib import paths
-from lib.data import datasets, protocols, simulate
+from lib.data import datasets, loaders, protocols, simulate, sources
 from lib.models import training
 from lib.use.localizer import Localizer
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
 hypothesis.settings.load_profile("tests")
 
-# Which fixtures of measured data can be had: every registered file of one of the environment's releases is in a folder.
+# Which fixtures of measured data can be had: every file of one of the environment's releases is in a folder.
 MEASURED = {
-    fixture: any(all(datasets.find(datasets.REGISTRY[key]) for key in release) for release in releases)
-    for fixture, releases in {
-        "measured_campus": [("uji_training", "uji_validation")],
-        "measured_city": [("lorawan_3gw",)],
-        "measured_sigfox": [("sigfox_rural",)],
-        "measured_library": [("uji_library",), ("uji_library_csv",)],
+    fixture: all(map(sources.find, sources.files_of(environment)))
+    for fixture, environment in {
+        "measured_campus": "ujiindoorloc",
+        "measured_city": "lorawan_antwerp",
+        "measured_sigfox": "sigfox_rural",
+        "measured_library": "uji_library",
+        "measured_months": "uji_library_longterm",
+        "measured_tampere": "tut1",
+        "measured_offices": "cetc331",
     }.items()
 }
 
@@ -68,22 +71,40 @@ def outdoor(city):
 
 @pytest.fixture(scope="session")
 def measured_campus():
-    return datasets.load_ujiindoorloc()
+    return loaders.load_ujiindoorloc()
 
 
 @pytest.fixture(scope="session")
 def measured_city():
-    return datasets.load_lorawan_antwerp()
+    return loaders.load_lorawan_antwerp()
 
 
 @pytest.fixture(scope="session")
 def measured_sigfox():
-    return datasets.load_sigfox_rural()
+    return loaders.load_sigfox_rural()
 
 
 @pytest.fixture(scope="session")
 def measured_library():
-    return datasets.load_uji_library()
+    return loaders.load_uji_library()
+
+
+@pytest.fixture(scope="session")
+def measured_months():
+    """The library over 25 months: it takes seconds to load."""
+    return loaders.load_uji_library_longterm()
+
+
+@pytest.fixture(scope="session")
+def measured_tampere():
+    """The three sets of Tampere, by name."""
+    return {name: loaders.load_tampere(name) for name in ("tut1", "tut2", "tut5")}
+
+
+@pytest.fixture(scope="session")
+def measured_offices():
+    """The two sets of SODIndoorLoc, by name."""
+    return {name: loaders.load_sodindoorloc(name) for name in ("cetc331", "hcxy")}
 
 
 def _at_hand(*fixtures):
@@ -168,8 +189,8 @@ def data_folders(tmp_path, monkeypatch):
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}/file"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for key, source in datasets.REGISTRY.items():
-        monkeypatch.setitem(datasets.REGISTRY, key, dataclasses.replace(source, url=source.url and nobody))
+    for key, source in sources.REGISTRY.items():
+        monkeypatch.setitem(sources.REGISTRY, key, dataclasses.replace(source, url=source.url and nobody))
     root = tmp_path / "repository"
     folders = [root / "data" / "raw", tmp_path / "named", tmp_path / "shared" / "data"]
     monkeypatch.setattr(paths, "ROOT", root)

@@ -24,6 +24,11 @@ PART_COLUMNS = ("set", "testtrainval", "split")  # as COMFORD's code, its specif
 PARTS = {"training": "train", "testing": "test", "val": "validation"}  # other names stay as they are
 
 
+def is_folder(path: Path | str) -> bool:
+    """Whether there is a folder in this format."""
+    return (Path(path) / SAMPLES).is_file()
+
+
 def contents_of(folder: Path, columns: Columns, rules: Rules) -> Contents:
     """What a folder has.
 

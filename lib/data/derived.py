@@ -27,12 +27,15 @@ LORAWAN_GATEWAYS, SIGFOX_STATIONS = 72, 137
 POSITION = ("latitude", "longitude")
 
 LIBRARY_SETS = ("trn01", "tst01", "tst02", "tst03", "tst04", "tst05")
-NOT_HEARD = 100
-# `LIB1.mat` is of the first version of the release. In the second, the origin lies elsewhere (in metres), and
-# `LIB1.mat` has those of the 174 heard access points that are numbered 144 to 160, from 0, in this order.
-LIBRARY_ORIGIN = (0.009394, 0.009012)
-REORDERED = slice(144, 161)
-LIBRARY_ORDER = (160, 144, 149, 153, 148, 145, 146, 147, 150, 151, 152, 154, 155, 156, 157, 158, 159)
+# `LIB1.mat` is of the first version of the release; in the second, the origin lies elsewhere (in metres).
+LIB1_ORIGIN = (0.009394, 0.009012)
+# Of LIB1's columns, the numbers of the columns with the same levels in the 25 months, where each is found once.
+LIB1_ACCESS_POINTS = (
+    *range(1, 79),
+    *(80, 81, *range(83, 92), 93, 94, *range(96, 101), 102, *range(104, 110), 112, 114, *range(116, 126), 127, 128),
+    *(130, 137, 138, 139, 141, 142, 144, 145, 146, *range(149, 154), 155, *range(161, 166), 169, 170, 176, 178, 179),
+    *(180, 183, 200, 184, 189, 193, 188, 185, 186, 187, 190, 191, 192, *range(194, 200), *range(201, 214)),
+)
 
 
 # === Rows by digest ===
@@ -180,14 +183,13 @@ def library_month(release: Path) -> bytes:
         part += ["train" if name.startswith("trn") else "test"] * len(rssi)
     rssi = np.concatenate(rssi_of_sets).astype(np.int64)
     places = np.concatenate(places_of_sets)
-    order = np.flatnonzero((rssi != NOT_HEARD).any(axis=0))
-    order[REORDERED] = order[list(LIBRARY_ORDER)]
-    names = [f"AP {number}" for number in range(1, len(order) + 1)]
-    position = np.round(places[:, :2] - LIBRARY_ORIGIN, 9)
+    columns = np.array(LIB1_ACCESS_POINTS) - 1
+    names = [f"AP {number}" for number in range(1, len(columns) + 1)]
+    position = np.round(places[:, :2] - LIB1_ORIGIN, 9)
     labels = {"FLOOR": places[:, 2].astype(np.int64), "BUILDING": 0, "PART": part}
     return _as_csv(
         [
-            pd.DataFrame(rssi[:, order], columns=names),
+            pd.DataFrame(rssi[:, columns], columns=names),
             pd.DataFrame(position, columns=["X", "Y"]),
             pd.DataFrame(labels),
         ]
@@ -225,11 +227,11 @@ def _month_members(archive: Path) -> dict[str, bytes]:
     return found
 
 
-# By its key in the registry, what makes a file of a release that it is derived from.
+# By name, what makes the content of a file of a release.
 DERIVATIONS: dict[str, Callable[[Path], bytes]] = {
-    "lorawan_3gw": lorawan_subset,
-    "sigfox_rural": sigfox_band,
-    "uji_library_csv": library_month,
+    "lorawan_subset": lorawan_subset,
+    "sigfox_band": sigfox_band,
+    "library_month": library_month,
 }
 
 

@@ -16,8 +16,9 @@ import numpy as np
 from scipy.spatial import cKDTree
 from sklearn.model_selection import GroupShuffleSplit
 
-from lib.data import datasets
+from lib.data import comford, datasets
 from lib.data.fingerprints import FingerprintSet, joined
+from lib.data.loaders import library_month
 
 MISSING_SHARE = 0.98  # the paper's threshold for access points
 VALIDATION_SHARE = 0.10
@@ -49,17 +50,22 @@ class Parts:
 
     def __post_init__(self):
         if not len(self.train):
-            raise ValueError(f"{self.environment}, {self.protocol}: expected training rows. Received: none")
+            raise ValueError(f"{self.label}: expected training rows. Received: none")
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         for first, second in itertools.combinations(parts, 2):
             copied = np.isin(parts[first].copy_hash, parts[second].copy_hash)
             if copied.any():
                 shared = f"{copied.sum()} {first} rows are also {second} rows, or copies of them"
-                raise ValueError(f"{self.environment}, {self.protocol}: {shared}")
+                raise ValueError(f"{self.label}: {shared}")
 
     @property
     def environment(self) -> str:
         return self.train.name
+
+    @property
+    def label(self) -> str:
+        """The environment and the protocol, once where the two have one name."""
+        return ", ".join(dict.fromkeys([self.environment, self.protocol]))
 
 
 def select_transmitters(rssi: np.ndarray, missing_share: float = MISSING_SHARE) -> np.ndarray:
@@ -249,22 +255,87 @@ def spatial(fingerprints: FingerprintSet) -> Parts:
     return _parts("spatial", fingerprints, learning, test, groups=block, may_validate=~depot)
 
 
+def _unvalidated(fingerprints: FingerprintSet, learning: np.ndarray, test: np.ndarray) -> Parts:
+    """Parts named after the environment. Nothing validates, and copies of test rows do not train.
+
+    Args:
+        fingerprints: all rows.
+        learning, test: row numbers.
+    """
+    train = _without_copies(learning, test, fingerprints.copy_id)
+    return Parts(
+        fingerprints.name,
+        train=fingerprints[train],
+        validation=fingerprints[NO_ROWS],
+        test=fingerprints[test],
+        transmitters=fingerprints.transmitters,
+    )
+
+
 def published(fingerprints: FingerprintSet) -> Parts:
     """The publisher's own parts `train` and `test`. Nothing validates."""
-    train = fingerprints[_rows_of(fingerprints, "published", "train")]
-    test = fingerprints[_rows_of(fingerprints, "published", "test")]
-    return Parts("published", train, fingerprints[:0], test, fingerprints.transmitters)
+    learning = _rows_of(fingerprints, "published", "train")
+    test = _rows_of(fingerprints, "published", "test")
+    return _unvalidated(fingerprints, learning, test)
+
+
+def shared(fingerprints: FingerprintSet) -> Parts:
+    """The split of a folder in COMFORD's format: `train`, `validation` and `test`.
+
+    Where nothing is called `test`, `validation` tests, as in COMFORD, and nothing validates. Copies of rows that test
+    or validate do not train.
+    """
+    learning = _rows_of(fingerprints, "shared", "train")
+    validation = np.flatnonzero(fingerprints.part == "validation")
+    test = np.flatnonzero(fingerprints.part == "test")
+    if not len(test):
+        test = _rows_of(fingerprints, "shared", "validation")
+        return _unvalidated(fingerprints, learning, test)
+    validation = _without_copies(validation, test, fingerprints.copy_id)
+    learning = _without_copies(learning, validation, fingerprints.copy_id)
+    parts = _unvalidated(fingerprints, learning, test)
+    return replace(parts, validation=fingerprints[validation])
 
 
 def fifth(fingerprints: FingerprintSet) -> Parts:
     """A random 20 % tests. Nothing validates."""
-    train, test = held_out(fingerprints, 0.2)
-    return Parts("fifth", train, fingerprints[:0], test, fingerprints.transmitters)
+    learning, test = _hold_out(np.arange(len(fingerprints)), fingerprints.copy_id, 0.20)
+    return _unvalidated(fingerprints, learning, test)
+
+
+def first_month(fingerprints: FingerprintSet) -> Parts:
+    """All training sets of the library's first month train, the test sets of all 25 months test. Nothing validates.
+
+    What was trained on later months is left out: the map ages, as it does where nobody surveys again.
+    """
+    _require(fingerprints, "first_month", "part", "time")
+    month = library_month(fingerprints.time)
+    learning = np.flatnonzero((fingerprints.part == "train") & (month == 1))
+    test = _rows_of(fingerprints, "first_month", "test")
+    return _unvalidated(fingerprints, learning, test)
+
+
+def of_month(fingerprints: FingerprintSet, month: int, part: str) -> FingerprintSet:
+    """The library's rows of one month, of all training sets or of all test sets.
+
+    Args:
+        fingerprints: the environment `uji_library_longterm`, or rows of it.
+        month: from 1 to 25, as the publisher numbers the campaigns.
+        part: `train` or `test`.
+
+    Raises:
+        ValueError: if there are no such rows.
+    """
+    rows = _rows_of(fingerprints, "of_month", part)
+    in_month = library_month(fingerprints.time[rows]) == month
+    if not in_month.any():
+        raise ValueError(f"{fingerprints.name}: expected rows of month {month}, part `{part}`. Received: none")
+    return fingerprints[rows[in_month]]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """An environment, a key of `datasets.LOADERS` or `datasets.FURTHER`, and how its rows are parted."""
+    """An environment that `datasets.load` has, and how its rows are parted."""
 
     environment: str
     part: Callable[[FingerprintSet], Parts]
@@ -275,8 +346,15 @@ PROTOCOLS = {
     "official": Protocol("ujiindoorloc", official),
     "random": Protocol("lorawan_antwerp", random),
     "spatial": Protocol("lorawan_antwerp", spatial),
-    "published": Protocol("uji_library", published),
-    "fifth": Protocol("sigfox_rural", fifth),
+    # Environments with one protocol, which is named after them.
+    "sigfox_rural": Protocol("sigfox_rural", fifth),
+    "uji_library": Protocol("uji_library", published),
+    "uji_library_longterm": Protocol("uji_library_longterm", first_month),
+    "tut1": Protocol("tut1", published),
+    "tut2": Protocol("tut2", published),
+    "tut5": Protocol("tut5", published),
+    "cetc331": Protocol("cetc331", published),
+    "hcxy": Protocol("hcxy", published),
 }
 PAIRS = (("pooled", "random"), ("official", "spatial"))  # that the paper's models transfer between, and learn together
 
@@ -334,16 +412,19 @@ def load(protocol: str, rows: int | None = None) -> Parts:
     """The rows of a protocol's environment, measured or simulated as `DATA` says.
 
     Args:
-        protocol: a key of `PROTOCOLS` or `CHOOSING`.
+        protocol: a key of `PROTOCOLS` or `CHOOSING`; or the path of a folder in COMFORD's format, for its own split.
         rows: takes so many random rows of the environment, for quick trials; None takes all.
 
     Raises:
         ValueError: if there is no such protocol.
     """
     everything = PROTOCOLS | CHOOSING
-    if protocol not in everything:
-        raise ValueError(f"`protocol` must be one of {', '.join(everything)}. Received: {protocol}")
-    chosen = everything[protocol]
+    chosen = everything.get(protocol)
+    if chosen is None and comford.is_folder(protocol):
+        chosen = Protocol(protocol, shared)
+    if chosen is None:
+        names = ", ".join(everything)
+        raise ValueError(f"`protocol` must be one of {names}, or a folder in COMFORD's format. Received: {protocol}")
     fingerprints = datasets.load(chosen.environment)
     return chosen.part(some_rows(fingerprints, rows))
 

@@ -16,14 +16,14 @@ from lib.paths import Workspace, replacing
 
 COLUMNS = (
     *("environment", "release", "protocol", "model", "seed", "n_train", "n_test"),
-    *("mean_m", "median_m", "p75_m", "p95_m", "building_hit", "floor_hit"),
+    *("mean_m", "ground_m", "median_m", "p75_m", "p95_m", "evaal_m", "building_hit", "floor_hit"),
     *("rmse_normalised", "epochs", "fit_seconds", "predict_us"),
 )
 CLOCK_COLUMNS = ("fit_seconds", "predict_us")  # the only ones that differ between two runs of the same code and data
 INTEGERS = {"seed": "Int64", "epochs": "Int64"}
 PANEL = ["environment", "protocol"]  # models are compared within one of each
 # What a benchmark table shows, where rows have it: errors with their intervals, and the format of plain means.
-ERRORS = ("mean_m", "ground_m", "median_m", "p75_m", "p95_m", "right_place_m")
+ERRORS = ("ground_m", "evaal_m", "mean_m", "median_m", "p75_m", "p95_m", "right_place_m")
 MEANS = {"building_hit": "{:.1%}", "floor_hit": "{:.1%}", "fit_seconds": "{:.3g}", "predict_us": "{:.3g}"}
 
 
@@ -73,8 +73,10 @@ def evaluated(
         environment_number: number of this environment among those that the model was fitted on.
 
     Returns:
-        `COLUMNS`, and `share` and `environment_hit` where there are any. Building and floor hits are None where the
-        rows have no such labels or the model does not predict them.
+        `COLUMNS`, and `share` and `environment_hit` where there are any. `ground_m` is the mean error and `evaal_m` the
+        EvAAL score, both in ground metres, while the other errors are in metres of the frame. Building and floor hits
+        are None where the rows have no such labels or the model does not predict them; then they cost the EvAAL score
+        nothing, so that it compares models only among those that predict the same labels.
 
     Raises:
         ValueError: if the predictions do not fit the rows, or the training positions lie on a line along an axis.
@@ -97,6 +99,8 @@ def evaluated(
         "predict_us": predict_us,
     }
     row |= metrics.summary(errors)
+    row["ground_m"] = row["mean_m"] * rows.frame.ground_scale
+    row["evaal_m"] = _evaal_score(rows, located, errors * rows.frame.ground_scale)
     for label, hits in right.items():
         row[f"{label}_hit"] = float(hits.mean())
     if share is not None:
@@ -121,6 +125,17 @@ def _right_labels(rows: FingerprintSet, located: Located) -> dict[str, np.ndarra
         if true is not None and predicted is not None:
             right[label] = predicted == true
     return right
+
+
+def _evaal_score(rows: FingerprintSet, located: Located, ground_errors: np.ndarray) -> float:
+    """The EvAAL score of (n,) errors in ground metres, with penalties for what both rows and predictions tell."""
+    floors_off = None
+    wrong_building = None
+    if rows.floor is not None and located.floor is not None:
+        floors_off = located.floor - rows.floor
+    if rows.building is not None and located.building is not None:
+        wrong_building = located.building != rows.building
+    return metrics.evaal_score(ground_errors, floors_off, wrong_building)
 
 
 def _rmse_normalised(train: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> float:
@@ -215,8 +230,8 @@ def benchmark_tables(
     """One table for each environment and protocol, one line a model: errors, hits, costs and published figures.
 
     Args:
-        rows: tidy results. Beside the errors of `COLUMNS`, tables show `ground_m` and `right_place_m` where rows have
-            them: the mean error in ground metres, and of the test rows placed in the right building and floor.
+        rows: tidy results. Beside the errors of `COLUMNS`, tables show `right_place_m` where rows have it: the mean
+            error of the test rows placed in the right building and floor.
         names: model → its name in the table, in the order of the lines.
         quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
             was not run, and gets a line by the name it has here.

@@ -1,10 +1,8 @@
 """The publishers' files: what is in them, what happens when one is damaged or missing, and how one is fetched."""
 
 import dataclasses
-import functools
 import hashlib
 import http.server
-import io
 import json
 import lzma
 import sys
@@ -14,11 +12,10 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.io
 
 from lib import paths
-from lib.data import datasets, fingerprints, frames, protocols
-from lib.data.datasets import REGISTRY, DataError
+from lib.data import datasets, fingerprints, frames, loaders, protocols, sources
+from lib.data.sources import REGISTRY, DataError
 
 WAPS = [f"WAP{number:03d}" for number in range(1, 521)]
 GATEWAYS = [f"BS {number}" for number in range(1, 73)]
@@ -56,7 +53,7 @@ def csv(table: pd.DataFrame) -> bytes:
     return table.to_csv(index=False).encode()
 
 
-def register(monkeypatch, key: str, content: bytes, rows: int, **changes) -> datasets.Source:
+def register(monkeypatch, key: str, content: bytes, rows: int, **changes) -> sources.Source:
     """Let `content` be what the publisher's file should hold."""
     sha256 = hashlib.sha256(content).hexdigest()
     source = dataclasses.replace(REGISTRY[key], sha256=sha256, rows=rows, size=len(content), **changes)
@@ -92,7 +89,7 @@ def lorawan_file(data_folders, monkeypatch):
 
 
 def test_uji_files_become_one_set(uji_files):
-    loaded, table = datasets.load_ujiindoorloc(), pd.concat(uji_files.values(), ignore_index=True)
+    loaded, table = loaders.load_ujiindoorloc(), pd.concat(uji_files.values(), ignore_index=True)
     assert (loaded.name, len(loaded), len(loaded.transmitters)) == ("ujiindoorloc", 50, 520)
     assert loaded.rssi.dtype == np.float32 and loaded.position.dtype == np.float64
     np.testing.assert_array_equal(np.nan_to_num(loaded.rssi, nan=100), table[WAPS])
@@ -111,7 +108,7 @@ def test_uji_files_become_one_set(uji_files):
 
 
 def test_lorawan_subset_becomes_a_set(lorawan_file):
-    loaded = datasets.load_lorawan_antwerp()
+    loaded = loaders.load_lorawan_antwerp()
     assert (loaded.name, len(loaded), loaded.transmitters) == ("lorawan_antwerp", 60, tuple(GATEWAYS))
     np.testing.assert_array_equal(np.nan_to_num(loaded.rssi, nan=-200), lorawan_file[GATEWAYS])
     np.testing.assert_allclose(
@@ -124,17 +121,17 @@ def test_lorawan_subset_becomes_a_set(lorawan_file):
 
 
 def test_compressed_files_read_the_same(uji_files, data_folders, monkeypatch):
-    plain = datasets.load_ujiindoorloc()
+    plain = loaders.load_ujiindoorloc()
     for key, table in uji_files.items():
         (data_folders[0] / REGISTRY[key].file).unlink()
         put(data_folders[2], REGISTRY[key], csv(table), compressed=True)
-    compressed = datasets.load_ujiindoorloc()
+    compressed = loaders.load_ujiindoorloc()
     np.testing.assert_array_equal(plain.rssi, compressed.rssi)
     assert plain.release == compressed.release
 
 
 def test_unknown_environment_is_named(data_folders):
-    with pytest.raises(ValueError, match=r"lorawan_antwerp, sigfox_rural, uji_library\. Received: nowhere"):
+    with pytest.raises(ValueError, match=r"lorawan_antwerp, sigfox_rural, .*hcxy, or a folder .* Received: nowhere"):
         datasets.load("nowhere")
 
 
@@ -153,7 +150,7 @@ def test_full_lorawan_release_is_read_and_split(data_folders, monkeypatch, rows)
     subset = csv(lorawan_table(20).assign(split="val"))
     put(data_folders[0], register(monkeypatch, "lorawan_3gw", subset, 20), subset)
 
-    loaded = datasets.load_lorawan_antwerp()
+    loaded = loaders.load_lorawan_antwerp()
     assert (len(loaded), loaded.part) == (rows, None)
     assert loaded.release.file == "lorawan_antwerp_2019_dataset.csv" and loaded.release.rows == rows
     assert loaded.release.of_the_paper
@@ -168,53 +165,6 @@ def test_full_lorawan_release_is_read_and_split(data_folders, monkeypatch, rows)
     spatial = protocols.spatial(loaded)
     assert np.median(protocols.distance_to_training(random.train, random.test)) < 5
     assert np.median(protocols.distance_to_training(spatial.train, spatial.test)) > 5
-
-
-# === The measured files ===
-
-
-def test_measured_campus_has_the_published_counts(measured_campus):
-    assert (len(measured_campus), len(measured_campus.transmitters)) == (21_048, 520)
-    train = measured_campus[measured_campus.part == "train"]
-    validation = measured_campus[measured_campus.part == "validation"]
-    assert (len(train), len(validation)) == (19_937, 1_111)
-    assert len(np.unique(train.place_id)) == 933
-    assert (len(np.unique(train.group)), len(np.unique(validation.group))) == (16, 11)
-    assert len(set(train.group) & set(validation.group)) == 2
-    assert len(train) - len(np.unique(train.copy_id)) >= 600  # 637 rows are copies in every column
-    assert (~train.heard.any(axis=1)).sum() == 76
-    heard = train.heard.any(axis=0), validation.heard.any(axis=0)
-    assert [(~heard[0]).sum(), (~heard[1]).sum(), (heard[0] & heard[1]).sum()] == [55, 153, 312]
-    assert set(measured_campus.building) == {0, 1, 2} and set(measured_campus.floor) == {0, 1, 2, 3, 4}
-
-
-def test_measured_campus_is_in_dbm_and_in_its_months(measured_campus):
-    assert not (measured_campus.rssi == 100).any()
-    values = measured_campus.heard_values
-    assert (values.min(), values.max()) == (-104, 0)
-    months = measured_campus.time.astype("datetime64[D]")
-    train = measured_campus.part == "train"
-    assert (str(months[train].min()), str(months[train].max())) == ("2013-05-30", "2013-06-20")
-    assert (str(months[~train].min()), str(months[~train].max())) == ("2013-09-19", "2013-10-08")
-
-
-def test_measured_city_has_the_published_counts(measured_city):
-    assert len(measured_city.transmitters) == 72
-    assert not (measured_city.rssi == -200).any()
-    if measured_city.release.file == "lorawan_antwerp_3gw.csv":
-        heard = measured_city.heard.sum(axis=1)
-        assert (len(measured_city), heard.min(), heard.max()) == (16_613, 3, 10)
-        assert ((measured_city.part == "val").sum(), (measured_city.part == "test").sum()) == (8_306, 8_307)
-        assert measured_city.heard.any(axis=0).sum() == 42
-        assert (measured_city.heard_values.min(), measured_city.heard_values.max()) == (-127, -60)
-    else:
-        assert len(measured_city) == 130_429
-
-
-def test_measured_city_is_in_antwerp(measured_city):
-    latitude, longitude = np.median(measured_city.frame.to_degrees(measured_city.position), axis=0)
-    assert (latitude, longitude) == pytest.approx((51.22, 4.41), abs=0.1)
-    assert np.abs(np.median(measured_city.position, axis=0)).max() < 1200  # the frame's origin is the middle
 
 
 # === Damaged files ===
@@ -233,19 +183,19 @@ def test_changed_byte_is_refused_with_both_checksums(uji_files, data_folders, ke
     path = data_folders[0] / source.file
     content = path.read_bytes().replace(b"-", b"1", 1)
     path.write_bytes(content)
-    assert_refused(datasets.load_ujiindoorloc, str(path), source.sha256, hashlib.sha256(content).hexdigest())
+    assert_refused(loaders.load_ujiindoorloc, str(path), source.sha256, hashlib.sha256(content).hexdigest())
 
 
 def test_truncated_file_is_refused_with_its_size(uji_files, data_folders):
     path = data_folders[0] / REGISTRY["uji_training"].file
     path.write_bytes(path.read_bytes()[:5000])
-    assert_refused(datasets.load_ujiindoorloc, str(path), "5,000 bytes")
+    assert_refused(loaders.load_ujiindoorloc, str(path), "5,000 bytes")
 
 
 def test_empty_file_is_refused(lorawan_file, data_folders):
     path = data_folders[0] / REGISTRY["lorawan_3gw"].file
     path.write_bytes(b"")
-    assert_refused(datasets.load_lorawan_antwerp, str(path), "0 bytes")
+    assert_refused(loaders.load_lorawan_antwerp, str(path), "0 bytes")
 
 
 @pytest.mark.parametrize(
@@ -263,7 +213,7 @@ def test_damaged_xz_is_refused(lorawan_file, data_folders, damage):
     (data_folders[0] / source.file).unlink()
     path = put(data_folders[0], source, csv(lorawan_file), compressed=True)
     path.write_bytes(damage(path.read_bytes()))
-    assert_refused(datasets.load_lorawan_antwerp, str(path), "a complete xz file", "truncated or corrupt")
+    assert_refused(loaders.load_lorawan_antwerp, str(path), "a complete xz file", "truncated or corrupt")
 
 
 @pytest.mark.parametrize("key", UJI)
@@ -271,20 +221,20 @@ def test_damaged_xz_is_refused(lorawan_file, data_folders, damage):
 def test_missing_column_of_uji_is_named(uji_files, data_folders, monkeypatch, key, column):
     table = uji_files[key].drop(columns=column)
     path = put(data_folders[0], register(monkeypatch, key, csv(table), len(table)), csv(table))
-    assert_refused(datasets.load_ujiindoorloc, str(path), "columns WAP001, WAP002, WAP003", f"no column {column}")
+    assert_refused(loaders.load_ujiindoorloc, str(path), "columns WAP001, WAP002, WAP003", f"no column {column}")
 
 
 @pytest.mark.parametrize("column", ["BS 72", "Longitude", "split"])
 def test_missing_column_of_lorawan_is_named(lorawan_file, data_folders, monkeypatch, column):
     table = lorawan_file.drop(columns=column)
     path = put(data_folders[0], register(monkeypatch, "lorawan_3gw", csv(table), len(table)), csv(table))
-    assert_refused(datasets.load_lorawan_antwerp, str(path), "columns BS 1, BS 2", f"no column {column}")
+    assert_refused(loaders.load_lorawan_antwerp, str(path), "columns BS 1, BS 2", f"no column {column}")
 
 
 @pytest.mark.parametrize("rows", [39, 41, 19_937])
 def test_wrong_number_of_rows_is_refused(uji_files, data_folders, monkeypatch, rows):
     source = register(monkeypatch, "uji_training", csv(uji_files["uji_training"]), rows)
-    assert_refused(datasets.load_ujiindoorloc, str(data_folders[0] / source.file), f"{rows:,} rows", "found 40")
+    assert_refused(loaders.load_ujiindoorloc, str(data_folders[0] / source.file), f"{rows:,} rows", "found 40")
 
 
 @pytest.mark.parametrize("key", UJI)
@@ -293,7 +243,7 @@ def test_value_that_no_receiver_reports_is_refused(uji_files, data_folders, monk
     table.loc[3, "WAP007"] = 50
     source = register(monkeypatch, key, csv(table), len(table))
     put(data_folders[0], source, csv(table))
-    assert_refused(datasets.load_ujiindoorloc, source.file, "at most 0 dBm", "found 50")
+    assert_refused(loaders.load_ujiindoorloc, source.file, "at most 0 dBm", "found 50")
 
 
 def test_a_damaged_file_is_not_simulated_away(uji_files, lorawan_file, data_folders, monkeypatch):
@@ -309,7 +259,7 @@ def test_file_that_does_not_fit_in_memory_is_refused_before_it_is_read(uji_files
     monkeypatch.setitem(REGISTRY, "uji_training", large)
     monkeypatch.setattr(fingerprints, "available_memory", lambda: 40_000_000_000)
     with pytest.raises(MemoryError, match="1,000,000 rows × 10,000 transmitters"):
-        datasets.load_ujiindoorloc()
+        loaders.load_ujiindoorloc()
 
 
 # === Where files are looked for ===
@@ -320,9 +270,9 @@ def test_folders_are_searched_in_order(data_folders):
     source = REGISTRY["uji_training"]
     found = [put(folder, source, b"", xz) for folder in data_folders for xz in (False, True)]
     for expected in found:
-        assert datasets.find(source) == expected
+        assert sources.find(source) == expected
         expected.unlink()
-    assert datasets.find(source) is None
+    assert sources.find(source) is None
 
 
 def test_folder_of_the_environment_variable_is_optional(data_folders, monkeypatch):
@@ -332,7 +282,7 @@ def test_folder_of_the_environment_variable_is_optional(data_folders, monkeypatc
 
 def test_loading_without_file_says_where_it_was_looked_for(data_folders):
     with pytest.raises(FileNotFoundError, match=r"trainingData\.csv") as raised:
-        datasets.load_ujiindoorloc()
+        loaders.load_ujiindoorloc()
     assert all(str(folder) in str(raised.value) for folder in data_folders)
 
 
@@ -376,7 +326,7 @@ def test_member_of_a_zip_is_put_in_place(served, tmp_path, monkeypatch):
     content = csv(uji_table(5, 0))
     write_zip(folder / "uji.zip", validationData=b"another", trainingData=content)
     source = register(monkeypatch, "uji_training", content, 5, url=f"{address}/uji.zip")
-    path = datasets.fetch(source, tmp_path / "raw")
+    path = sources.fetch(source, tmp_path / "raw")
     assert path == tmp_path / "raw" / source.file and path.read_bytes() == content
     assert files_below(tmp_path / "raw") == [path]
 
@@ -385,7 +335,7 @@ def test_plain_file_is_put_in_place(served, tmp_path, monkeypatch):
     folder, address = served
     (folder / "lora.csv").write_bytes(b"BS 1\n-120\n")
     source = register(monkeypatch, "lorawan_full", b"BS 1\n-120\n", 1, url=f"{address}/lora.csv?download=1")
-    assert datasets.fetch(source, tmp_path / "raw").read_bytes() == b"BS 1\n-120\n"
+    assert sources.fetch(source, tmp_path / "raw").read_bytes() == b"BS 1\n-120\n"
 
 
 @pytest.mark.parametrize("key", ["uji_training", "lorawan_full"])
@@ -393,7 +343,7 @@ def test_download_with_another_checksum_leaves_nothing(served, tmp_path, monkeyp
     folder, address = served
     write_zip(folder / "file", trainingData=b"not what was published")
     source = dataclasses.replace(REGISTRY[key], url=f"{address}/file")
-    assert_refused(lambda: datasets.fetch(source, tmp_path / "raw"), source.sha256)
+    assert_refused(lambda: sources.fetch(source, tmp_path / "raw"), source.sha256)
     assert files_below(tmp_path / "raw") == []
 
 
@@ -414,7 +364,7 @@ def test_damaged_zip_is_refused(served, tmp_path, monkeypatch, damage):
     write_zip(folder / "uji.zip", trainingData=content)
     (folder / "uji.zip").write_bytes(damage((folder / "uji.zip").read_bytes()))
     source = register(monkeypatch, "uji_training", content, 5, url=f"{address}/uji.zip")
-    assert_refused(lambda: datasets.fetch(source, tmp_path / "raw"), source.url, "a zip with trainingData.csv")
+    assert_refused(lambda: sources.fetch(source, tmp_path / "raw"), source.url, "a zip with trainingData.csv")
     assert files_below(tmp_path / "raw") == []
 
 
@@ -422,96 +372,58 @@ def test_zip_without_the_member_is_refused(served, tmp_path, monkeypatch):
     folder, address = served
     write_zip(folder / "uji.zip", validationData=b"1")
     source = dataclasses.replace(REGISTRY["uji_training"], url=f"{address}/uji.zip")
-    assert_refused(lambda: datasets.fetch(source, tmp_path / "raw"), source.url, "no such member")
+    assert_refused(lambda: sources.fetch(source, tmp_path / "raw"), source.url, "no such member")
 
 
 def test_publisher_that_does_not_answer_is_named(data_folders):
     source = REGISTRY["lorawan_full"]
     with pytest.raises(FileNotFoundError, match=f"{source.url} could not be fetched"):
-        datasets.fetch(source, data_folders[0])
+        sources.fetch(source, data_folders[0])
     assert not any(files_below(folder) for folder in data_folders)
 
 
 def test_file_that_the_publisher_no_longer_has_is_named(served, tmp_path):
     source = dataclasses.replace(REGISTRY["lorawan_full"], url=f"{served[1]}/gone.csv")
     with pytest.raises(FileNotFoundError, match=r"gone\.csv could not be fetched"):
-        datasets.fetch(source, tmp_path / "raw")
+        sources.fetch(source, tmp_path / "raw")
 
 
 def test_file_without_address_cannot_be_fetched(tmp_path):
     with pytest.raises(FileNotFoundError, match="offers no direct download"):
-        datasets.fetch(REGISTRY["lorawan_3gw"], tmp_path)
+        sources.fetch(REGISTRY["lorawan_3gw"], tmp_path)
 
 
-# === Further data sets ===
+# === Environments that have no simulation ===
 
-
-def test_measured_sigfox_has_the_published_counts(measured_sigfox):
-    assert measured_sigfox.rssi.shape == (5015, 137) and measured_sigfox.name in datasets.FURTHER
-    assert np.nanmin(measured_sigfox.rssi) == -147 and np.nanmax(measured_sigfox.rssi) == -79
-    assert measured_sigfox.heard.any(axis=1).all()
-    degrees = measured_sigfox.frame.to_degrees(measured_sigfox.position)
-    assert ((degrees > [51.06, 4.1499]) & (degrees < [51.28, 4.25])).all()
-
-
-def test_measured_library_has_the_published_counts(measured_library):
-    assert measured_library.rssi.shape == (3696, 174)
-    assert dict(zip(*np.unique(measured_library.part, return_counts=True), strict=True)) == {"train": 576, "test": 3120}
-    assert set(measured_library.floor) == {3, 5} and set(measured_library.building) == {0}
-    assert (np.ptp(measured_library.position, axis=0) < 20).all()
-    assert np.isnan(measured_library.frame.to_degrees(measured_library.position)).all()
-
-
-def library(rows: int, changes: dict | None = None) -> bytes:
-    rng = np.random.default_rng(0)
-    levels = np.where(rng.random((rows, 174)) < 0.9, 100, rng.integers(-96, -38, (rows, 174))).astype(float)
-    labels = np.column_stack([rng.random((rows, 3)), rng.choice([3, 5], rows), np.zeros(rows)])
-    fields = {"trainingMacs": levels, "trainingLabels": labels, "testMacs": levels, "testLabels": labels}
-    with io.BytesIO() as file:
-        scipy.io.savemat(file, {"database": fields | (changes or {})})
-        return file.getvalue()
-
-
-def test_library_file_becomes_a_set(data_folders, monkeypatch):
-    content = library(8)
-    put(data_folders[0], register(monkeypatch, "uji_library", content, 16), content)
-    loaded = datasets.load("uji_library")
-    assert loaded.rssi.shape == (16, 174) and np.nanmax(loaded.rssi) < 0 and np.isnan(loaded.rssi).any()
-    assert loaded.not_heard is None and loaded.not_heard_dbm == np.nanmin(loaded.rssi) - 1
-    assert list(loaded.part) == ["train"] * 8 + ["test"] * 8
-
-
-@pytest.mark.parametrize(
-    ("rows", "changes", "message"),
-    [
-        (9, {}, r"expected rows and transmitters \(16, 174\), found \(18, 174\)"),
-        (8, {"testMacs": np.full((8, 174), 1.0)}, "expected RSSI of at most 0 dBm, or the marker 100, found 1"),
-    ],
-)
-def test_library_file_of_another_schema_is_refused(data_folders, monkeypatch, rows, changes, message):
-    content = library(rows, changes)
-    put(data_folders[0], register(monkeypatch, "uji_library", content, 16), content)
-    with pytest.raises(DataError, match=message):
-        datasets.load("uji_library")
-
-
-def test_sigfox_file_becomes_a_set(data_folders, monkeypatch):
-    rng = np.random.default_rng(0)
-    levels = np.where(rng.random((12, 137)) < 0.9, -200, rng.integers(-147, -79, (12, 137)))
-    table = pd.DataFrame(np.column_stack([levels, 51.2 + rng.random(12) / 9, 4.2 + rng.random(12) / 9]))
-    content = csv(table)
-    put(data_folders[0], register(monkeypatch, "sigfox_rural", content, 12), content, compressed=True)
-    loaded = datasets.load("sigfox_rural")
-    np.testing.assert_array_equal(np.nan_to_num(loaded.rssi, nan=-200), levels)
-    np.testing.assert_allclose(loaded.frame.to_degrees(loaded.position), table[[137, 138]], atol=1e-9)
+MEASURED_ONLY = [name for name in datasets.LOADERS if name not in datasets.SIMULATORS]
 
 
 @pytest.mark.parametrize(("mode", "message"), [("simulated", "has no simulation"), ("auto", "is in none of")])
-@pytest.mark.parametrize("environment", datasets.FURTHER)
-def test_a_further_set_is_measured_or_not_at_all(data_folders, monkeypatch, environment, mode, message):
+@pytest.mark.parametrize("environment", MEASURED_ONLY)
+def test_an_environment_without_a_simulator_is_measured_or_not_at_all(
+    data_folders, monkeypatch, environment, mode, message
+):
     monkeypatch.setenv("DATA", mode)
     with pytest.raises(FileNotFoundError, match=message):
         datasets.load(environment)
+    assert not datasets.at_hand(environment)
+
+
+@pytest.mark.parametrize("environment", MEASURED_ONLY)
+def test_a_missing_file_is_named_with_its_licence_and_where_it_comes_from(data_folders, environment):
+    with pytest.raises(FileNotFoundError) as raised:
+        datasets.load(environment)
+    source = sources.files_of(environment)[0]
+    for text in (source.file, source.licence, source.publisher, str(data_folders[0])):
+        assert text in str(raised.value)
+
+
+def test_an_environment_is_at_hand_where_all_of_its_files_are(uji_files, lorawan_file, data_folders):
+    assert datasets.at_hand("ujiindoorloc") and not datasets.at_hand("cetc331")
+    for source in sources.files_of("cetc331"):
+        assert not datasets.at_hand("cetc331")
+        put(data_folders[0], source, b"")
+    assert datasets.at_hand("cetc331")
 
 
 # === An environment of one's own ===
@@ -528,11 +440,10 @@ def toy() -> fingerprints.FingerprintSet:
     )
 
 
-@pytest.mark.parametrize("table", [datasets.LOADERS, datasets.FURTHER], ids=["LOADERS", "FURTHER"])
 @pytest.mark.parametrize("mode", ["auto", "real"])
-def test_another_loader_needs_no_file_of_any_publisher(data_folders, monkeypatch, table, mode):
+def test_another_loader_needs_no_file_of_any_publisher(data_folders, monkeypatch, mode):
     monkeypatch.setenv("DATA", mode)
-    monkeypatch.setitem(table, "toy", toy)
+    monkeypatch.setitem(datasets.LOADERS, "toy", toy)
     assert datasets.load("toy").name == "toy"
 
 
@@ -583,7 +494,6 @@ def test_data_auto_fetches_what_is_missing(uji_files, lorawan_file, data_folders
     (data_folders[0] / REGISTRY["uji_validation"].file).unlink()
     write_zip(folder / "uji.zip", validationData=content)
     register(monkeypatch, "uji_validation", content, 10, url=f"{address}/uji.zip")
-    monkeypatch.setattr(datasets, "fetch", functools.partial(datasets.fetch, folder=data_folders[0]))
     assert not datasets.simulated()
     assert len(datasets.load("ujiindoorloc")) == 50
 
@@ -593,8 +503,9 @@ def test_data_simulated_never_looks(uji_files, lorawan_file, monkeypatch):
         raise AssertionError("a file was looked for")
 
     monkeypatch.setenv("DATA", "simulated")
-    for name in ("find", "fetch"):
+    for name in ("find", "obtain"):
         monkeypatch.setattr(datasets, name, looked)
+        monkeypatch.setattr(sources, name, looked)
     assert datasets.load("lorawan_antwerp").release.simulated
 
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from lib import paths
-from lib.data import datasets, derived
-from lib.data.datasets import REGISTRY, DataError
+from lib.data import datasets, derived, sources
+from lib.data.sources import REGISTRY, DataError
 
 ROWS = {"lorawan_3gw": 40, "sigfox_rural": 25}
 STATIONS = {"lorawan_3gw": 72, "sigfox_rural": 137}
@@ -89,18 +89,18 @@ def files_below(folder):
 
 def test_a_subset_is_made_of_the_release_at_hand_byte_for_byte(at_hand, data_folders, capsys):
     key, content, path = at_hand
-    made = datasets.obtain(key)
+    made = sources.obtain(REGISTRY[key])
     assert made == data_folders[0] / REGISTRY[key].file and made.read_bytes() == content
     assert f"is made from {path}" in capsys.readouterr().err
     path.unlink()
-    assert datasets.obtain(key) == made
+    assert sources.obtain(REGISTRY[key]) == made
 
 
 def test_a_compressed_release_serves(at_hand):
     key, content, path = at_hand
     path.with_suffix(".csv.xz").write_bytes(lzma.compress(path.read_bytes()))
     path.unlink()
-    assert datasets.obtain(key).read_bytes() == content
+    assert sources.obtain(REGISTRY[key]).read_bytes() == content
 
 
 def test_a_release_that_is_not_at_hand_is_fetched_first(at_hand, data_folders, monkeypatch):
@@ -114,8 +114,8 @@ def test_a_release_that_is_not_at_hand_is_fetched_first(at_hand, data_folders, m
         target.write_bytes(text)
         return target
 
-    monkeypatch.setattr(datasets, "fetch", fetch)
-    assert datasets.obtain(key).read_bytes() == content
+    monkeypatch.setattr(sources, "fetch", fetch)
+    assert sources.obtain(REGISTRY[key]).read_bytes() == content
 
 
 def test_a_release_that_lacks_a_row_is_refused_and_nothing_is_written(at_hand, data_folders):
@@ -125,7 +125,7 @@ def test_a_release_that_lacks_a_row_is_refused_and_nothing_is_written(at_hand, d
     with pytest.raises(
         ValueError, match=rf"{path.name}: expected the {ROWS[key]} rows of {key}\. .* lack [12] of them"
     ):
-        datasets.obtain(key)
+        sources.obtain(REGISTRY[key])
     assert not files_below(data_folders[0])
 
 
@@ -133,7 +133,7 @@ def test_a_result_with_another_checksum_is_refused_and_nothing_is_written(at_han
     key, _, path = at_hand
     monkeypatch.setitem(REGISTRY, key, dataclasses.replace(REGISTRY[key], sha256="0" * 64))
     with pytest.raises(DataError, match=f"made from .*{path.name}: expected sha256 000"):
-        datasets.obtain(key)
+        sources.obtain(REGISTRY[key])
     assert not files_below(data_folders[0])
 
 
@@ -149,12 +149,12 @@ def test_a_file_that_is_no_such_release_is_refused(at_hand, change, message):
     table = pd.read_csv(path)
     change(table).to_csv(path, index=False)
     with pytest.raises(ValueError, match=f"{path.name}: expected .*{message}"):
-        datasets.obtain(key)
+        sources.obtain(REGISTRY[key])
 
 
 def test_neither_file_nor_release_nor_publisher_names_what_could_not_be_fetched(data_folders):
     with pytest.raises(FileNotFoundError, match=r"could not be fetched for .*lorawan_antwerp_2019_dataset\.csv"):
-        datasets.obtain("lorawan_3gw")
+        sources.obtain(REGISTRY["lorawan_3gw"])
     assert not files_below(data_folders[0])
 
 
@@ -169,28 +169,27 @@ def test_committed_digests_are_of_the_registered_rows_and_tell_them_apart(key, r
 # === The measured files, put among other rows ===
 
 
-@pytest.mark.parametrize("key", [key for key in FILES if datasets.find(REGISTRY[key])])
+@pytest.mark.parametrize("key", [key for key in FILES if sources.find(REGISTRY[key])])
 def test_measured_subset_is_found_among_others(key, tmp_path):
     """No release is at hand here: the rows of the subset are shuffled among others that hear the same elsewhere."""
-    content = datasets._checked(datasets.find(REGISTRY[key]), REGISTRY[key])
+    content = sources.checked(sources.find(REGISTRY[key]), REGISTRY[key])
     subset = pd.read_csv(io.BytesIO(content)).select_dtypes("number")
     subset.columns = [*subset.columns[:-2], "Latitude", "Longitude"]
     others = subset.assign(Longitude=subset["Longitude"] + 0.01)
     release = pd.concat([subset, others]).sample(frac=1, random_state=0)
     release.to_csv(tmp_path / "release.csv", index=False)
-    assert derived.DERIVATIONS[key](tmp_path / "release.csv") == content
+    assert derived.DERIVATIONS[REGISTRY[key].made_by](tmp_path / "release.csv") == content
 
 
 # === The library ===
 
 
 def library_archive(path, missing: str = "") -> None:
-    """Six sets of four scans each as in the release, zipped or as tar.xz; 180 access points, of which 174 are heard."""
+    """Six sets of four scans each and 620 access points as in the release, zipped or as tar.xz."""
     rng = np.random.default_rng(0)
     files = {}
     for name in derived.LIBRARY_SETS:
-        levels = rng.integers(-98, -38, (4, 180))
-        levels[:, 3:9] = 100
+        levels = rng.integers(-98, -38, (4, 620))
         places = np.column_stack([np.round(rng.random((4, 2)) * 20, 8), [3, 3, 5, 5]])
         for kind, values in {"rss": levels, "crd": places, "tms": levels}.items():
             files[f"UJI_LIB_DB_v2/db/01/{name}{kind}.csv"] = pd.DataFrame(values).to_csv(index=False, header=False)
@@ -231,7 +230,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
         derived.library_month(tmp_path / "release.zip")
 
 
-LIBRARY = [datasets.find(REGISTRY[key]) for key in ("uji_library", "uji_library_tar")]
+LIBRARY = [sources.find(REGISTRY[key]) for key in ("uji_library", "uji_library_longterm")]
 
 
 @pytest.mark.skipif(not all(LIBRARY), reason="LIB1.mat and the release of 25 months are not both at hand")
@@ -242,7 +241,8 @@ def test_measured_library_is_the_same_from_both_forms(data_folders):
         link = data_folders[0] / path.parent.name / path.name
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-        datasets.obtain(datasets.key_at_hand("uji_library"))
+        for source in sources.files_of("uji_library"):
+            sources.obtain(source)
         sets.append(datasets.load("uji_library"))
         link.unlink()
     mat, text = sets
@@ -259,10 +259,10 @@ def test_the_subset_is_the_default_also_where_all_messages_are_at_hand(data_fold
         path = data_folders[0] / REGISTRY[key].file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert datasets._sources("lorawan_antwerp") == [REGISTRY["lorawan_3gw"]]
+    assert sources.files_of("lorawan_antwerp") == [REGISTRY["lorawan_3gw"]]
     monkeypatch.setenv("LORAWAN", "full")
-    assert datasets._sources("lorawan_antwerp") == [REGISTRY["lorawan_full"]]
-    assert datasets._sources("ujiindoorloc") == [REGISTRY["uji_training"], REGISTRY["uji_validation"]]
+    assert sources.files_of("lorawan_antwerp") == [REGISTRY["lorawan_full"]]
+    assert sources.files_of("ujiindoorloc") == [REGISTRY["uji_training"], REGISTRY["uji_validation"]]
 
 
 @pytest.mark.parametrize("value", ["", "all", "Full"])

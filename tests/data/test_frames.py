@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from sklearn.metrics.pairwise import haversine_distances
 
 from lib import metrics
-from lib.data import datasets, frames
+from lib.data import frames, sources
 from lib.data.frames import Frame
 
 
@@ -91,7 +91,7 @@ def test_errors_of_positions_in_pairs_only():
 def test_measured_positions_are_exactly_the_published_ones(measured_campus):
     published = measured_campus.frame.to_publisher(measured_campus.position)
     for part, key in (("train", "uji_training"), ("validation", "uji_validation")):
-        columns = pd.read_csv(datasets.find(datasets.REGISTRY[key]), usecols=["LONGITUDE", "LATITUDE"])
+        columns = pd.read_csv(sources.find(sources.REGISTRY[key]), usecols=["LONGITUDE", "LATITUDE"])
         expected = columns[["LONGITUDE", "LATITUDE"]].to_numpy()
         np.testing.assert_array_equal(published[measured_campus.part == part], expected)
     # The first row of trainingData.csv, as printed there.
