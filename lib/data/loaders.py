@@ -241,14 +241,14 @@ def load_tampere(environment: str) -> FingerprintSet:
 # === The library of Universitat Jaume I ===
 
 LIBRARY_AP = "UJI library AP {}"  # numbered as the columns of the 25 months
-# Of LIB1's columns, the numbers of the columns with the same levels in the 25 months, where each is found once.
+# LIB1's columns by their numbers in the 25 months. Each has the levels of exactly one column there, scan by scan.
 LIB1_ACCESS_POINTS = (
     *range(1, 79),
     *(80, 81, *range(83, 92), 93, 94, *range(96, 101), 102, *range(104, 110), 112, 114, *range(116, 126), 127, 128),
     *(130, 137, 138, 139, 141, 142, 144, 145, 146, *range(149, 154), 155, *range(161, 166), 169, 170, 176, 178, 179),
     *(180, 183, 200, 184, 189, 193, 188, 185, 186, 187, 190, 191, 192, *range(194, 200), *range(201, 214)),
 )
-# The days on which the 25 campaigns began, one a month; each ended before the next began, some in another month.
+# First days of the 25 campaigns, which are not calendar months. Each ended before the next began.
 CAMPAIGNS = np.array(
     [
         *("2016-06-02", "2016-07-14", "2016-08-30", "2016-09-22", "2016-10-18", "2016-11-23", "2016-12-14"),
@@ -278,13 +278,13 @@ def load_uji_library() -> FingerprintSet:
 
 
 def load_uji_library_longterm() -> FingerprintSet:
-    """Wi-Fi on two floors of a library over 25 months, 104,154 scans, of 15 training sets in the first month.
+    """Wi-Fi on two floors of a library over 25 months, 104,154 scans.
 
-    `part` is `train` or `test`, `group` the phone, and `library_month` gives the month of a `time`. Positions are in
-    metres of the building's own plane.
+    `part` is `train` or `test`, `group` the phone, and `library_month` gives the month of a `time`. Month 1 has 15
+    training sets, month 25 has two, each other month one. Positions are in metres of the building's own plane.
 
-    Six training scans of month 1 are left out: the file has them on a floor 0 that the library does not have, in the
-    middle of the room. They resemble scans that were made 12 m from there.
+    Six training scans of month 1 are left out. The file has them in the middle of the room, on a floor 0 that does not
+    exist, but by their RSSI and by the same point of all other sets they were made 12.5 m from there.
     """
     (source,) = files_of("uji_library_longterm")
     path = path_of(source)
