@@ -15,6 +15,7 @@ import pytest
 from lib import __main__ as command
 from lib import paths
 from lib.data import reading, simulate
+from lib.data.loaders import LOADERS
 from lib.models import training
 from lib.use.localizer import Localizer
 
@@ -174,6 +175,14 @@ def test_every_command_explains_itself(run, name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         command.run()
     assert end.value.code == 0 and f"Usage: python -m lib {name}" in capsys.readouterr().out
+
+
+def test_help_of_fit_names_the_public_data_sets(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lib", "fit", "--help"])
+    with pytest.raises(SystemExit):
+        command.run()
+    words = re.split(r"[\s,.]+", capsys.readouterr().out.partition("Public data sets: ")[2])
+    assert words[: len(LOADERS)] == list(LOADERS)
 
 
 # === What goes wrong is one line ===

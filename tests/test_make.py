@@ -85,6 +85,18 @@ def test_make_all_runs_every_notebook_once(make, tmp_path):
     assert "Nothing to be done" in again.printed
 
 
+def test_a_data_file_that_came_is_looked_for(make, tmp_path):
+    """Files of the registry count, wherever the folders are; others in the same folders do not."""
+    folder = tmp_path / "data" / "wifi_environments"
+    folder.mkdir(parents=True)
+    measured = {"DATA": "auto", "FINGERPRINT_DATA": str(tmp_path / "data")}
+    make("all", **measured)
+    (folder / "TUT9.mat").touch()
+    assert "lib.data.datasets" not in make("-n", "notebooks", **measured).printed
+    (folder / "Training_CETC331.csv.xz").touch()
+    assert "lib.data.datasets" in make("-n", "notebooks", **measured).printed
+
+
 def test_make_all_ends_with_a_summary_of_the_run(make, tmp_path):
     assert make("all").printed.splitlines()[-1] == f"summary of {tmp_path / BUILT}"
 

@@ -126,6 +126,34 @@ def test_fewer_than_two_values_have_no_interval(values):
     assert np.isnan(metrics.confidence_half_width(values))
 
 
+# === EvAAL ===
+
+
+def test_evaal_score_without_floors_and_buildings_is_the_third_quartile():
+    assert metrics.evaal_score(np.arange(101.0)) == 75.0
+
+
+def test_evaal_score_adds_15_m_a_floor_and_50_m_for_a_wrong_building():
+    """Of five answers 1 m off, the fourth worst counts: whichever label is wrong, by how many floors, up or down."""
+    errors = np.ones(5)
+    floors_off = np.array([0, 0, 0, -2, 3])
+    wrong_building = np.array([False, False, True, True, True])
+    assert metrics.evaal_score(errors, floors_off) == 1 + 2 * 15
+    assert metrics.evaal_score(errors, wrong_building=wrong_building) == 1 + 50
+    assert metrics.evaal_score(errors, floors_off, wrong_building) == 1 + 2 * 15 + 50
+
+
+def test_evaal_score_leaves_the_errors_as_they_are():
+    errors = np.ones(4)
+    metrics.evaal_score(errors, np.ones(4), np.ones(4))
+    np.testing.assert_array_equal(errors, np.ones(4))
+
+
+def test_evaal_score_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="must not be empty"):
+        metrics.evaal_score(np.zeros(0))
+
+
 # === Convergence ===
 
 

@@ -29,7 +29,7 @@ POSITION = ("latitude", "longitude")
 LIBRARY_SETS = ("trn01", "tst01", "tst02", "tst03", "tst04", "tst05")
 # `LIB1.mat` is of the first version of the release; in the second, the origin lies elsewhere (in metres).
 LIB1_ORIGIN = (0.009394, 0.009012)
-# Of LIB1's columns, the numbers of the columns with the same levels in the 25 months, where each is found once.
+# LIB1's columns by their numbers in the 25 months. Each has the levels of exactly one column there, scan by scan.
 LIB1_ACCESS_POINTS = (
     *range(1, 79),
     *(80, 81, *range(83, 92), 93, 94, *range(96, 101), 102, *range(104, 110), 112, 114, *range(116, 126), 127, 128),

@@ -242,7 +242,7 @@ def load_tampere(environment: str) -> FingerprintSet:
 # === The library of Universitat Jaume I ===
 
 LIBRARY_AP = "UJI library AP {}"  # numbered as the columns of the 25 months
-# The days on which the 25 campaigns began, one a month; each ended before the next began, some in another month.
+# First days of the 25 campaigns, which are not calendar months. Each ended before the next began.
 CAMPAIGNS = np.array(
     [
         *("2016-06-02", "2016-07-14", "2016-08-30", "2016-09-22", "2016-10-18", "2016-11-23", "2016-12-14"),
@@ -288,13 +288,13 @@ def load_uji_library() -> FingerprintSet:
 
 
 def load_uji_library_longterm() -> FingerprintSet:
-    """Wi-Fi on two floors of a library over 25 months, 104,154 scans, of 15 training sets in the first month.
+    """Wi-Fi on two floors of a library over 25 months, 104,154 scans.
 
-    `part` is `train` or `test`, `group` the phone, and `library_month` gives the month of a `time`. Positions are in
-    metres of the building's own plane.
+    `part` is `train` or `test`, `group` the phone, and `library_month` gives the month of a `time`. Month 1 has 15
+    training sets, month 25 has two, each other month one. Positions are in metres of the building's own plane.
 
-    Six training scans of month 1 are left out: the file has them on a floor 0 that the library does not have, in the
-    middle of the room. They resemble scans that were made 12 m from there.
+    Six training scans of month 1 are left out. The file has them in the middle of the room, on a floor 0 that does not
+    exist, but by their RSSI and by the same point of all other sets they were made 12.5 m from there.
     """
     (source,) = files_of("uji_library_longterm")
     path = path_of(source)

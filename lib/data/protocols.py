@@ -306,7 +306,7 @@ def fifth(fingerprints: FingerprintSet) -> Parts:
 def first_month(fingerprints: FingerprintSet) -> Parts:
     """All training sets of the library's first month train, the test sets of all 25 months test. Nothing validates.
 
-    What was trained on later months is left out: the map ages, as it does where nobody surveys again.
+    Training sets of later months are left out: the map ages as it does where nobody surveys again.
     """
     _require(fingerprints, "first_month", "part", "time")
     month = library_month(fingerprints.time)

@@ -126,7 +126,7 @@ def test_choosing_sees_no_test_row_of_any_protocol_and_no_copy_of_one(fingerprin
 
 def test_protocols_are_of_environments_that_can_be_loaded():
     environments = {protocol.environment for protocol in (protocols.PROTOCOLS | protocols.CHOOSING).values()}
-    assert environments == set(datasets.LOADERS | datasets.FURTHER)
+    assert environments == set(datasets.LOADERS)
 
 
 # === Parts ===
@@ -463,7 +463,7 @@ def test_distance_to_training_is_that_to_the_nearest_training_position(city):
     np.testing.assert_allclose(protocols.distance_to_training(parts.train, parts.test), expected)
 
 
-# === published and fifth: of further environments, and of one's own ===
+# === Of environments with one protocol, and of one's own ===
 
 
 def toy(rows=60):
@@ -487,6 +487,7 @@ def test_published_follows_the_publisher_and_validates_nothing():
     np.testing.assert_array_equal(parts.train.time, np.arange(40))
     np.testing.assert_array_equal(parts.test.time, np.arange(40, 60))
     assert len(parts.validation) == 0 and parts.transmitters == yard.transmitters
+    assert parts.protocol == parts.environment == "toy"
 
 
 def test_published_needs_both_parts():
@@ -497,13 +498,21 @@ def test_published_needs_both_parts():
         protocols.published(yard[:40])
 
 
-def test_published_refuses_copies_on_both_sides():
+def test_published_tests_all_rows_and_trains_no_copy_of_one():
     yard = toy()
     rows = np.arange(60)
     rows[45] = 7
-    copied = dataclasses.replace(yard[rows], part=yard.part)
-    with pytest.raises(ValueError, match="toy, published: 1 training rows are also test rows, or copies of them"):
-        protocols.published(copied)
+    copied = numbered(dataclasses.replace(yard[rows], part=yard.part))
+    parts = protocols.published(copied)
+    assert_fair(copied, parts)
+    np.testing.assert_array_equal(parts.test.time, np.arange(40, 60))
+    np.testing.assert_array_equal(parts.train.time, np.setdiff1d(np.arange(40), [7]))
+
+
+def test_a_message_names_a_protocol_once_that_is_called_as_its_environment():
+    yard = toy()
+    with pytest.raises(ValueError, match=r"^toy: 20 training rows are also test rows, or copies of them$"):
+        parts_of(yard, np.arange(60), [], np.arange(40, 60), protocol="toy")
 
 
 def test_fifth_tests_a_fifth_and_validates_nothing():
@@ -512,6 +521,37 @@ def test_fifth_tests_a_fifth_and_validates_nothing():
     assert_fair(yard, parts)
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (48, 0, 12)
     assert parts.transmitters == yard.transmitters
+
+
+def months():
+    """The yard in the library's months 1, 2 and 25: 20 rows each, of which the last 5 test; the last row is a copy."""
+    yard = toy()
+    time = np.repeat(np.array(["2016-06-10", "2016-07-20", "2018-07-01"], dtype="datetime64[s]"), 20)
+    rows = np.arange(60)
+    rows[59] = 3
+    part = np.tile(np.repeat(["train", "test"], [15, 5]), 3)
+    return dataclasses.replace(yard[rows], name="uji_library_longterm", part=part, time=time, group=np.arange(60))
+
+
+def test_first_month_trains_on_month_1_and_tests_on_all_months():
+    library = months()
+    parts = protocols.first_month(library)
+    np.testing.assert_array_equal(parts.train.group, np.setdiff1d(np.arange(15), [3]))
+    np.testing.assert_array_equal(parts.test.group, [*range(15, 20), *range(35, 40), *range(55, 60)])
+    assert len(parts.validation) == 0 and parts.protocol == "uji_library_longterm"
+
+
+def test_first_month_needs_times():
+    with pytest.raises(ValueError, match=r"uji_library_longterm, first_month: rows need time. Received: rows without"):
+        protocols.first_month(dataclasses.replace(months(), time=None))
+
+
+def test_rows_of_a_month_are_had_by_part():
+    library = months()
+    np.testing.assert_array_equal(protocols.of_month(library, 2, "train").group, np.arange(20, 35))
+    np.testing.assert_array_equal(protocols.of_month(library, 25, "test").group, np.arange(55, 60))
+    with pytest.raises(ValueError, match=r"expected rows of month 3, part `test`. Received: none"):
+        protocols.of_month(library, 3, "test")
 
 
 # === By name ===
@@ -591,8 +631,8 @@ def test_partners_are_protocols_of_the_two_environments(protocol, partner):
 
 
 def test_a_protocol_without_a_partner_is_named():
-    with pytest.raises(ValueError, match=r"`protocol` must be one of .*pooled.*Received: published"):
-        protocols.partner("published")
+    with pytest.raises(ValueError, match=r"`protocol` must be one of .*pooled.*Received: tut1"):
+        protocols.partner("tut1")
 
 
 # === An environment of one's own ===
@@ -656,3 +696,17 @@ def test_further_measured_sets_are_split_as_their_protocol_says(measured_library
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (576, 0, 3120)
     parts = protocols.fifth(measured_sigfox)
     assert len(parts.test) == pytest.approx(0.2 * len(measured_sigfox), rel=0.05)
+
+
+def test_measured_sets_with_a_publishers_split_keep_all_of_its_rows(measured_tampere, measured_offices):
+    for name, fingerprints in (measured_tampere | measured_offices).items():
+        parts = protocols.PROTOCOLS[name].part(fingerprints)
+        assert (parts.protocol, len(parts.validation)) == (name, 0)
+        assert len(parts.train) + len(parts.test) == len(fingerprints)
+
+
+def test_measured_library_trains_on_its_first_month(measured_months):
+    parts = protocols.first_month(measured_months)
+    assert (len(parts.train), len(parts.validation), len(parts.test)) == (8_634, 0, 81_120)
+    later = protocols.of_month(measured_months, 25, "train")
+    assert len(later) == 1_152 and later.time.min() > parts.train.time.max()

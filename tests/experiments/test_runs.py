@@ -94,8 +94,8 @@ def test_what_cannot_be_run_is_refused():
         Experiment("knn_sorensen", ("pooled", "random"), 0)
     with pytest.raises(ValueError, match=r"`model` must be one of .* Received: oracle"):
         runs.experiment("oracle", ["pooled"], 0)
-    with pytest.raises(ValueError, match=r"`protocol` must be one of .* Received: published"):
-        runs.experiment("encoder_tl", ["published"], 0)
+    with pytest.raises(ValueError, match=r"`protocol` must be one of .* Received: nowhere"):
+        runs.experiment("encoder_tl", ["nowhere"], 0)
     with pytest.raises(ValueError, match=r"`part` must be one of test, validation. Received: train"):
         Experiment("knn_sorensen", ("pooled",), None, part="train")
     with pytest.raises(ValueError, match=r"encoder_tl: expected a source"):

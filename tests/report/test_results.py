@@ -55,6 +55,36 @@ def test_errors_of_a_row_are_those_of_eq_7_outdoors(outdoor, workspace):
     assert row["mean_m"] == pytest.approx(expected.mean()) and row["mean_m"] == pytest.approx(50, abs=0.01)
 
 
+def test_ground_metres_of_a_row_are_those_of_the_frame(indoor, outdoor, workspace):
+    scale = indoor.test.frame.ground_scale
+    row = results.evaluated(indoor, moved(indoor), "umlp", 0, workspace, **COSTS)
+    assert scale < 0.8 and row["ground_m"] == pytest.approx(5 * scale)
+    row = results.evaluated(outdoor, moved(outdoor), "umlp", 0, workspace, **COSTS)
+    assert row["ground_m"] == row["mean_m"]
+
+
+def test_evaal_score_of_a_row_counts_ground_metres_floors_and_buildings(indoor, workspace):
+    ground = 5 * indoor.test.frame.ground_scale
+    building = indoor.test.building.copy()
+    floor = indoor.test.floor.copy()
+    building[:60] += 1
+    floor[40:120] += 2
+    for labels, expected in (
+        ({}, ground),
+        ({"building": building}, ground + 50),
+        ({"floor": floor}, ground + 30),
+        ({"building": building, "floor": floor}, ground + 50),  # 20 rows have 80 m more, 40 have 50 m and 60 have 30 m
+    ):
+        row = results.evaluated(indoor, moved(indoor, **labels), "knn", None, workspace, **COSTS)
+        assert row["evaal_m"] == pytest.approx(expected)
+
+
+def test_labels_that_only_the_model_has_cost_nothing(outdoor, workspace):
+    labels = np.ones(len(outdoor.test))
+    row = results.evaluated(outdoor, moved(outdoor, building=labels, floor=labels), "knn", None, workspace, **COSTS)
+    assert row["evaal_m"] == pytest.approx(row["p75_m"])
+
+
 def test_validation_rows_are_evaluated_by_their_own_positions(indoor, workspace):
     located = Located(indoor.validation.position + np.array([0.6, 0.8]))
     row = results.evaluated(indoor, located, "umlp", 0, workspace, "validation", **COSTS)
@@ -279,15 +309,18 @@ QUOTED = {("ujiindoorloc", "official"): {"encoder_tl": 6.65, "CNN [9]": 8.0}}
 
 def test_benchmark_has_a_table_for_every_protocol_in_the_order_of_the_names():
     rows = benchmark_rows()
-    tables = results.benchmark_tables(rows.assign(ground_m=rows["mean_m"] / 2), NAMES, QUOTED)
+    ground = {"ground_m": rows["mean_m"] / 2, "evaal_m": rows["mean_m"] / 2 + 3}
+    tables = results.benchmark_tables(rows.assign(**ground), NAMES, QUOTED)
     assert list(tables) == [("ujiindoorloc", "official"), ("lorawan_antwerp", "random")]
     indoor = tables["ujiindoorloc", "official"].set_index("model")
     assert list(indoor.index) == ["kNN", "encoder-TL", "CNN [9]"]
+    assert list(indoor.columns)[2:5] == ["ground_m", "evaal_m", "mean_m"]
     assert dict(indoor.loc["encoder-TL"]) == {
         "seeds": 3,
         "n_train": 1234,
         "mean_m": "11.00 ± 2.48",
         "ground_m": "5.50 ± 1.24",
+        "evaal_m": "8.50 ± 1.24",
         "median_m": "8.00 ± 0.00",
         "p75_m": "12.00 ± 0.00",
         "p95_m": "30.00 ± 0.00",
