@@ -9,9 +9,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
-from lib.data import datasets, protocols, reading
+from lib import metrics
+from lib.data import datasets, protocols, reading, sources
 from lib.data.reading import Options
 
 FOLDER = Path(__file__).parent / "comford"
@@ -162,3 +165,75 @@ def test_a_folder_without_a_split_has_no_protocol(copied):
         change(copied / "Samples.csv", f";{name};", ";None;")
     with pytest.raises(ValueError, match=r"office.*: rows need part"):
         protocols.load(str(copied))
+
+
+# === Beside COMFORD itself, where it is installed ===
+
+
+def nearest(learnt, asked) -> np.ndarray:
+    """Of each asked scan, the number of the learnt one that hears most alike."""
+    levels = [np.nan_to_num(rows.scans.of(learnt.transmitters), nan=-105) for rows in (learnt, asked)]
+    neighbours = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(levels[0])
+    return neighbours.kneighbors(levels[1], return_distance=False)[:, 0]
+
+
+def coordinates(rows) -> pd.DataFrame:
+    x, y = rows.position.T
+    return pd.DataFrame({"x": x, "y": y, "floor": rows.floor, "building": rows.building})
+
+
+@pytest.fixture(scope="module")
+def shared_campus(measured_campus, tmp_path_factory):
+    """The folder that COMFORD makes of the whole of UJIIndoorLoc."""
+    download = pytest.importorskip("comford.data._download")
+    data = pytest.importorskip("comford.data")
+    home = tmp_path_factory.mktemp("comford")
+    raw = home / "uji" / "UJIndoorLoc"
+    raw.mkdir(parents=True)
+    for source in sources.files_of("ujiindoorloc"):
+        content = sources.checked(sources.find(source), source)
+        (raw / Path(source.file).name).write_bytes(content)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(download, "COMFORD_DATA_HOME", home)
+        campus = data.UJIDataset()
+        campus.load_raw()
+        campus.process_raw_to_intermediate()
+    return home / "uji" / "intermediate"
+
+
+@pytest.mark.slow
+def test_the_whole_folder_has_the_same_rows_as_the_publishers_files(shared_campus, measured_campus):
+    """COMFORD's columns `device` and `user` hold USERID and PHONEID of the publisher."""
+    folder = reading.read_fingerprints(shared_campus, "ujiindoorloc", Options(columns={"device": "user"}))
+    np.testing.assert_array_equal(folder.scans.of(measured_campus.transmitters), measured_campus.rssi)
+    plane = measured_campus.frame.to_publisher(measured_campus.position)
+    np.testing.assert_array_equal(folder.position, plane)
+    for field in ("floor", "building", "part", "time"):
+        np.testing.assert_array_equal(getattr(folder, field), getattr(measured_campus, field), err_msg=field)
+    np.testing.assert_array_equal(folder.group, measured_campus.group.astype(str))
+
+
+@pytest.mark.slow
+def test_scores_are_those_of_comford_but_for_how_penalties_are_added(measured_campus):
+    """EvAAL adds a penalty to an error; COMFORD takes it for the height of a triangle whose base is the error."""
+    evaluation = pytest.importorskip("comford.evaluation")
+    learnt = measured_campus[measured_campus.part == "train"]
+    asked = measured_campus[measured_campus.part == "validation"]
+    located = learnt[nearest(learnt, asked)]
+    errors = metrics.euclidean_errors(asked.position, located.position)
+    floors_off = located.floor - asked.floor
+    wrong_building = located.building != asked.building
+    assert (np.abs(floors_off) > 1).any() and wrong_building.any()
+    ours = metrics.evaal_score(errors, floors_off, wrong_building)
+    theirs = evaluation.evaluate(coordinates(asked), coordinates(located))
+    assert theirs["error_2d_mean_m"] == pytest.approx(errors.mean())
+    assert theirs["floor_accuracy"] == np.mean(floors_off == 0)
+    assert theirs["building_accuracy"] == np.mean(~wrong_building)
+    penalties = metrics.FLOOR_PENALTY_M * np.abs(floors_off) + metrics.BUILDING_PENALTY_M * wrong_building
+    heights = np.percentile(np.hypot(errors, penalties), 75)
+    assert theirs["error_3d_penalized_p75_m"] == pytest.approx(heights)
+    assert theirs["error_3d_penalized_p75_m"] < ours
+    right = penalties == 0
+    of_right = evaluation.evaluate(coordinates(asked[right]), coordinates(located[right]))
+    expected = metrics.evaal_score(errors[right], floors_off[right], wrong_building[right])
+    assert of_right["error_3d_penalized_p75_m"] == pytest.approx(expected)
