@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from lib import paths
-from lib.data import datasets, fingerprints, frames, loaders, protocols, sources
+from lib.data import datasets, derived, fingerprints, frames, loaders, protocols, sources
 from lib.data.sources import REGISTRY, DataError
 
 WAPS = [f"WAP{number:03d}" for number in range(1, 521)]
@@ -527,7 +527,24 @@ def test_command_records_the_files_that_it_checked(uji_files, lorawan_file, tmp_
     assert {about["sha256"] for about in used["files"].values()} == {
         REGISTRY[key].sha256 for key in (*UJI, "lorawan_3gw")
     }
-    assert capsys.readouterr().out.count("sha256 as published") == 3
+    said = capsys.readouterr()
+    assert said.out.count("sha256 as published") == 3
+    assert "sigfox_rural is left out: " in said.err and "could not be fetched" in said.err
+
+
+def test_command_makes_the_subset_of_the_release_at_hand(uji_files, data_folders, tmp_path, monkeypatch, capsys):
+    release = lorawan_table(60)
+    content = csv(release.iloc[:20].assign(split=["val"] * 10 + ["test"] * 10))
+    subset = register(monkeypatch, "lorawan_3gw", content, 20)
+    put(data_folders[2], REGISTRY["lorawan_full"], csv(release))
+    digests = derived.row_digests(release[GATEWAYS].to_numpy(), release[["Latitude", "Longitude"]].to_numpy())
+    (tmp_path / "lorawan_3gw.bin").write_bytes(b"".join(digests[:20]))
+    monkeypatch.setattr(derived, "ROWS", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["datasets"])
+    datasets.main()
+    made = data_folders[0] / subset.file
+    assert made.read_bytes() == content and f"{made}: 20 rows" in capsys.readouterr().out
+    assert len(datasets.load("lorawan_antwerp")) == 20
 
 
 def test_command_says_that_data_are_simulated(data_folders, tmp_path, monkeypatch, capsys):
