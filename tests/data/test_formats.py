@@ -21,12 +21,24 @@ def read(tmp_path, text):
     return reading.read_fingerprints(path, "office")
 
 
-@pytest.mark.parametrize("text", SAME, ids=["wide", "long", "pairs", "JSON"])
-def test_the_examples_are_the_same_two_scans(tmp_path, text):
-    fingerprints = read(tmp_path, text)
+def require_the_two_scans(fingerprints):
     np.testing.assert_array_equal(fingerprints.rssi, [[-61, np.nan], [-58, -77]])
     np.testing.assert_array_equal(fingerprints.position, [[1.5, 2], [3, 4]])
     assert fingerprints.floor.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("text", SAME, ids=["wide", "long", "pairs", "JSON"])
+def test_the_examples_are_the_same_two_scans(tmp_path, text):
+    require_the_two_scans(read(tmp_path, text))
+
+
+def test_the_folder_is_the_same_two_scans(tmp_path):
+    for name in ("Samples.csv", "RSSI.csv"):
+        example = re.search(rf"^```{name}\n(.*?)^```", TEXT, flags=re.MULTILINE | re.DOTALL)
+        (tmp_path / name).write_text(example[1])
+    office = reading.read_fingerprints(tmp_path, "office")
+    require_the_two_scans(office)
+    assert office.part.tolist() == ["train", "test"]
 
 
 def test_the_uplinks_are_read_with_their_position_time_and_device(tmp_path):
