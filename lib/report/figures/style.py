@@ -18,6 +18,7 @@ sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 matplotlib.rcParams |= {"figure.dpi": 100, "savefig.dpi": 150, "figure.constrained_layout.use": True}
 
 PALETTE = sns.color_palette("colorblind")
+ENVIRONMENT_COLOURS = [*PALETTE, *sns.color_palette("dark")]  # there are more environments than PALETTE has colours
 # Labels of environments. One that is not listed is plotted with its own name.
 ENVIRONMENTS = {"ujiindoorloc": "UJIIndoorLoc, Wi-Fi", "lorawan_antwerp": "Antwerp, LoRaWAN"}
 SCANS = {"lorawan_antwerp": "messages"}
@@ -51,7 +52,7 @@ def environment_colour(environment: str) -> tuple[float, float, float]:
     if environment not in environments:
         environments.append(environment)
     number = environments.index(environment)
-    return PALETTE[number % len(PALETTE)]
+    return ENVIRONMENT_COLOURS[number % len(ENVIRONMENT_COLOURS)]
 
 
 def panel_label(panel: tuple[str, str]) -> str:
