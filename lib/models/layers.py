@@ -1,6 +1,8 @@
 """Layers, blocks of layers and losses that the networks are built from."""
 
+import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +14,8 @@ with quiet_import():
 
 IMPOSSIBLE = -1e9  # log probability
 HEARD_INPUT = 0.25  # of a transmitter that is heard, where there are such inputs
+HALF_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # by Linux' names; without them bfloat16 is slower than float32
+LEAST_PROBABILITY = 1e-30
 
 
 def check_positive(**sizes: int) -> None:
@@ -26,15 +30,25 @@ def layer_seed() -> int:
     return int(np.random.randint(2**31))  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
 
 
+@functools.cache
+def multiplies_in_half() -> bool:
+    """Whether the processor has instructions for products in bfloat16."""
+    described = Path("/proc/cpuinfo")
+    if not described.exists():
+        return False
+    flags = described.read_text().split()
+    return any(name in flags for name in HALF_INSTRUCTIONS)
+
+
 @keras.saving.register_keras_serializable("fingerprints")
 class HalfDense(layers.Dense):
-    """A dense layer that multiplies in bfloat16 while training: faster where the processor has instructions for it.
+    """A dense layer that multiplies in bfloat16 while training, where the processor has instructions for it.
 
     Weights are float32, and so is all that it predicts: bfloat16 would move positions by metres.
     """
 
     def call(self, inputs, training: bool = False):
-        if not training:
+        if not training or not multiplies_in_half():
             return super().call(inputs)
         inputs = ops.cast(inputs, "bfloat16")
         kernel = ops.cast(self.kernel, "bfloat16")
