@@ -218,12 +218,22 @@ def main() -> None:
 @click.argument("sources", nargs=-1, required=True, metavar="NAME=FILE...")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write the localizer to.")
 @click.option(
-    "--hold-out", type=float, default=0.1, show_default=True, help="Share of the rows that is only reported on."
+    "--whole-devices",
+    "hold_out",
+    flag_value="devices",
+    help="Expect scans of other devices: hold out all rows of a device (needs two).",
 )
 @click.option(
-    "--whole-devices",
-    is_flag=True,
-    help="Hold out whole devices (needs three): errors and radii are then for new devices.",
+    "--whole-areas",
+    "hold_out",
+    flag_value="areas",
+    help="Expect scans from where nobody surveyed: hold out all rows of an area.",
+)
+@click.option(
+    "--single-rows",
+    "hold_out",
+    flag_value="rows",
+    help="Expect scans from the very positions of the survey: hold out single rows. Default: all rows of a position.",
 )
 @levels_option
 @reading_options
@@ -231,8 +241,11 @@ def main() -> None:
 @click.option("--epochs", type=int, help="Passes over the training rows; default: 24.")
 @click.option("--batch-size", type=int, help="Rows per step; default: grows with the number of rows.")
 @listed_option("--hidden", int, metavar="WIDTH,...", help="Widths of the hidden layers; default: 1024,1024.")
-def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_size, hidden, **reading) -> int:
-    """Fit one localizer on one survey per environment, and report on held-out rows.
+def fit(sources, output, hold_out, levels, seed, epochs, batch_size, hidden, **reading) -> int:
+    """Fit one localizer on one survey per environment, and report on rows while they were held out.
+
+    All rows are learnt in the end. Each is held out once: these tell how much stored fingerprints have to say beside
+    the network, how large the radii are, and what is reported, plain kNN beside it.
 
     NAME is what you call the environment. Public data sets are given by their name alone. A localizer that is already
     in the folder is replaced.
@@ -241,7 +254,7 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     Example:
       python -m lib fit office=office.csv yard=yard.jsonl --output localizer
     """
-    from lib.data import protocols
+    from lib.data.folds import HOLD_OUT
     from lib.data.names import Spellings
     from lib.paths import require_writable
     from lib.use import card
@@ -252,13 +265,11 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     require_replaceable(output)
     require_writable(output)
     options, tell = options_of(reading)
-    learning, held_out, transmitters = [], [], ()
+    surveys, transmitters = [], ()
     for source in sources:
-        fingerprints = fingerprints_of(source, options, Spellings(transmitters), tell)
-        transmitters = tuple(dict.fromkeys((*transmitters, *fingerprints.transmitters)))
-        kept, reporting = protocols.held_out(fingerprints, hold_out, whole_devices)
-        learning.append(kept)
-        held_out.append(reporting)
+        survey = fingerprints_of(source, options, Spellings(transmitters), tell)
+        transmitters = tuple(dict.fromkeys((*transmitters, *survey.transmitters)))
+        surveys.append(survey)
     settings = {}
     if epochs is not None:
         settings["epochs"] = epochs
@@ -267,10 +278,10 @@ def fit(sources, output, hold_out, whole_devices, levels, seed, epochs, batch_si
     if hidden:
         settings["network"] = {"hidden": hidden}
     settings["not_heard"] = options.not_heard
-    localizer = Localizer.holding_out(learning, seed, whole_groups=whole_devices, **settings)
-    rows = card.evaluations(localizer, learning, held_out, levels)
+    localizer = Localizer.of(surveys, seed, hold_out=hold_out or HOLD_OUT[0], **settings)
+    rows = card.evaluations(localizer, levels)
     report(rows)
-    localizer.save(output, card=card.files(localizer, learning, held_out, rows))
+    localizer.save(output, card=card.files(localizer, surveys, rows))
     click.echo(f"\n{output}: {len(localizer.transmitters):,} transmitters; {output / CARD} is its model card")
     return DONE
 

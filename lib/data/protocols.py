@@ -18,6 +18,7 @@ from sklearn.model_selection import GroupShuffleSplit
 
 from lib.data import comford, datasets
 from lib.data.fingerprints import FingerprintSet, joined
+from lib.data.folds import areas
 from lib.data.loaders import library_month
 
 MISSING_SHARE = 0.98  # the paper's threshold for access points
@@ -453,11 +454,7 @@ def partner(protocol: str) -> str:
 
 def blocks(position: np.ndarray, side: float = BLOCK_M) -> np.ndarray:
     """(n, 2) metres → (n,) number of the square block that each position lies in."""
-    square = np.floor(np.asarray(position) / side).astype(np.int64)
-    columns, rows = (square - square.min(axis=0)).T
-    number = columns * (rows.max() + 1) + rows
-    _, block = np.unique(number, return_inverse=True)
-    return block
+    return areas(position, side)
 
 
 def distance_to_training(train: FingerprintSet, test: FingerprintSet) -> np.ndarray:

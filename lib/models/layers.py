@@ -321,55 +321,54 @@ class CoordinateLoss(keras.losses.Loss):
 # === The unified network ===
 
 
-def trunk_network(
-    n_transmitters: int,
-    columns: Sequence[int],
-    minimum: Sequence[float],
-    n_outputs: int,
-    *,
-    hidden: Sequence[int],
-    dropout: float,
-    exponent: float,
-    heard: bool,
-    augmentation: Mapping[str, Sequence[float]],
-    audible: Mapping[str, Sequence[int]] | None = None,
-) -> keras.Model:
-    """One trunk and one head for all environments: raw dBm in, the outputs that the loss takes out.
+@keras.saving.register_keras_serializable("fingerprints")
+class Ensemble(layers.Layer):
+    """Several (n, c) logits → (n, c) logarithms of the mean of their probabilities."""
+
+    def call(self, members):
+        probabilities = [ops.softmax(ops.cast(logits, "float32")) for logits in members]
+        mean = sum(probabilities) / len(probabilities)
+        return ops.log(ops.maximum(mean, LEAST_PROBABILITY))
+
+
+def member_network(n_levels: int, n_outputs: int, *, hidden: Sequence[int], dropout: float, name: str) -> keras.Model:
+    """One trunk and one head for all environments, behind what is done to the inputs.
 
     Args:
-        n_transmitters: of all environments.
-        columns, exponent, heard: see `Levels`.
-        minimum: (t,) dBm that maps to 0.
+        n_levels: outputs of `Levels`.
         n_outputs: of the head: the number of places, or 3 for each environment.
         hidden, dropout: widths of the trunk's layers, and the rate after each.
-        augmentation: arguments of `Augmentation` but `weakest`.
-        audible: arguments of `Audible`; None rules out no environment.
+        name: of the model.
 
     Returns:
-        A model (batch, n_transmitters) dBm with NaN = not heard → (batch, n_outputs). `decoded` adds a decoder.
+        A model (batch, n_levels) → (batch, n_outputs).
 
     Raises:
         ValueError: if a size is not positive.
     """
-    check_positive(n_transmitters=n_transmitters, n_outputs=n_outputs)
+    check_positive(n_levels=n_levels, n_outputs=n_outputs)
+    inputs = keras.Input((n_levels,), name="levels")
+    x = dense_blocks(inputs, hidden, dropout, "trunk", HalfDense)
+    return keras.Model(inputs, dense(n_outputs, HalfDense, name="head")(x), name=name)
+
+
+def learning_network(
+    member: keras.Model,
+    n_transmitters: int,
+    minimum: Sequence[float],
+    levels: Mapping,
+    augmentation: Mapping[str, Sequence[float]],
+) -> keras.Model:
+    """A member as it learns: (batch, n_transmitters) dBm with NaN = not heard → what its loss takes.
+
+    Args:
+        member: see `member_network`.
+        n_transmitters: of all environments.
+        minimum: (t,) dBm of what is not heard.
+        levels: arguments of `Levels`.
+        augmentation: arguments of `Augmentation` but `weakest`.
+    """
     inputs = keras.Input((n_transmitters,), name="rssi")
     augmented = Augmentation(**augmentation, weakest=minimum, name="augmentation")(inputs)
-    levels = Levels(columns, np.asarray(minimum)[columns], exponent, heard, name="levels")(augmented)
-    x = dense_blocks(levels, hidden, dropout, "trunk", HalfDense)
-    outputs = dense(n_outputs, HalfDense, name="head")(x)
-    if audible is not None:
-        outputs = Audible(**audible, name="audible")([inputs, outputs])
-    return keras.Model(inputs, outputs, name="unified")
-
-
-def folded(network: keras.Model, widths: Sequence[int]) -> keras.Model:
-    """A network of shared columns, behind a `Fold` of so many transmitters of each environment."""
-    inputs = keras.Input((sum(widths),), name="rssi")
-    shared_columns = Fold(widths, name="fold")(inputs)
-    uncompiled = keras.Model(network.input, network.output, name=network.name)  # else its optimizer would be saved, too
-    return keras.Model(inputs, uncompiled(shared_columns), name="folded")
-
-
-def decoded(network: keras.Model, decoder: layers.Layer) -> keras.Model:
-    """The trained network with its decoder: dBm → environment, position and what else the decoder tells."""
-    return keras.Model(network.input, decoder(network.output), name="localizer")
+    outputs = member(Levels(**levels, name="levels")(augmented))
+    return keras.Model(inputs, outputs, name=f"learning_{member.name}")

@@ -1,9 +1,9 @@
 """Places: the classes of a network that locates by classification, in one environment or in several.
 
-Indoors a place is a reference point, where scans were taken; where hardly two scans share a position, as outdoors, it
-is a cell of a grid. A network learns how near each place is to the scan's position (`PlaceLoss`). The fingerprints
-that it learnt from may vote (`Neighbours`). Environment, building, floor and position are all decoded from the
-probabilities of the places (`PlaceDecoder`).
+A place is a position where scans were taken; where there are too many of these, as outdoors, it is a cell of a grid. A
+network learns how near each place is to the scan's position (`PlaceLoss`). The fingerprints that it learnt from may
+vote (`Neighbours`). Environment, building, floor and position are all decoded from the probabilities of the places
+(`PlaceDecoder`).
 """
 
 import dataclasses
@@ -17,20 +17,21 @@ from scipy.spatial import cKDTree
 
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet
-from lib.models.layers import IMPOSSIBLE
+from lib.models.layers import IMPOSSIBLE, LEAST_PROBABILITY, Levels
 
 with quiet_import():
     import keras
     from keras import layers, ops
 
-REVISITED = 4  # rows a position, from which on positions are reference points
-CELLS = 600  # of a grid that hold rows, about
+MOST_POSITIONS = 2000  # that are places by themselves
+CELLS = 1000  # of a grid that hold rows, about
 FLOOR_SIGMAS, BUILDING_SIGMAS = 4.0, 8.0  # how far another floor or building is, in the places' sigma
-SIGMA_OF_CELL, SIGMA_OF_SPACING = 2 / 3, 2.0  # the default sigma in sides of a cell, or in spacings of points
+SIGMA_OF_CELL = 1 / 2  # the default sigma in sides of a cell
+SIGMA_BETWEEN, SIGMA_REVISITED = 2.0, 1 / 2  # and in spacings of positions, see `Places.of`
 FEW, FEW_SHARE = 3, 0.01  # positions on each side that may be far from all others: so many, or this share if it is more
 MOST_SHARE = 0.1  # of the positions that may be: of ten or fewer none is
 FAR = 3.0  # beyond the others, in their extent
-NEIGHBOURS = {"offsets": (0.0,), "share": 0.5, "width": 0.03, "strongest": 24}  # see `with_votes` and `Neighbours`
+STRONGEST = 24  # transmitters of a scan are compared with stored fingerprints
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,7 @@ class Places:
         position: (c, 2) float64 metres in the frame of the place's environment.
         sigma: (c,) metres, how far from a scan's position a place still counts as near.
         sharpness: (c,) the power of the probabilities that decode the position: above 1, less likely places count less.
+        softness: (c,) metres, see `PlaceDecoder`.
     """
 
     environment: np.ndarray
@@ -51,9 +53,14 @@ class Places:
     position: np.ndarray
     sigma: np.ndarray
     sharpness: np.ndarray
+    softness: np.ndarray
 
     def __len__(self) -> int:
         return len(self.position)
+
+    def __getitem__(self, chosen) -> "Places":
+        fields = dataclasses.fields(self)
+        return Places(**{field.name: getattr(self, field.name)[chosen] for field in fields})
 
     def config(self) -> dict[str, list]:
         """Its fields as lists, for JSON."""
@@ -81,22 +88,27 @@ class Places:
         sigma: float | None = None,
         margin: float = 0.0,
         sharpness: float = 1.0,
+        softness: float | None = None,
+        revisited: bool = False,
     ) -> "Places":
-        """The reference points or grid cells of training rows.
+        """The positions or grid cells of training rows.
 
         Args:
             fingerprints: training rows of one environment.
-            cell: side of the grid in metres, 0 for the positions themselves; None takes the positions if on average
-                `REVISITED` rows share one, else a grid of about `CELLS` cells, or of fewer for few rows.
-            sigma: in metres; None stands for 2/3 of the cell, or twice the median spacing of reference points.
+            cell: side of the grid in metres, 0 for the positions themselves; None takes the positions if there are at
+                most `MOST_POSITIONS`, else a grid of about `CELLS` cells.
+            sigma: in metres; None stands for half a cell, or for twice the median spacing of positions, and half of it
+                where they are revisited.
             margin: in metres; a grid also has the cells so near to a training row that hold none. By soft targets
                 larger than a cell, a network learns of them, too.
             sharpness: see the attribute.
+            softness: in metres; None stands for a cell, or the median spacing of positions.
+            revisited: whether scans will come from the very positions of the rows, and not from between them.
 
         Raises:
-            ValueError: if cell or margin is negative, or sigma is not positive.
+            ValueError: if cell, margin or softness is negative, or sigma is not positive.
         """
-        for name, metres in {"cell": cell, "margin": margin}.items():
+        for name, metres in {"cell": cell, "margin": margin, "softness": softness}.items():
             if metres is not None and metres < 0:
                 raise ValueError(f"`{name}` must not be negative. Received: {name}={metres}")
         if sigma is not None and not sigma > 0:
@@ -110,8 +122,12 @@ class Places:
             empty = _empty_cells(keys, label, cell, margin)
             keys = np.concatenate([keys, empty])
             position = np.concatenate([position, _centres(empty, cell)])
+        spacing = cell or _spacing(keys)
         if sigma is None:
-            sigma = SIGMA_OF_CELL * cell if cell else SIGMA_OF_SPACING * _spacing(keys)
+            of_spacing = SIGMA_REVISITED if revisited else SIGMA_BETWEEN
+            sigma = spacing * (SIGMA_OF_CELL if cell else of_spacing)
+        if softness is None:
+            softness = spacing
         return cls(
             environment=np.zeros(len(keys), np.int64),
             building=keys[:, 0].astype(np.int64),
@@ -119,6 +135,7 @@ class Places:
             position=position,
             sigma=np.full(len(keys), float(sigma)),
             sharpness=np.full(len(keys), float(sharpness)),
+            softness=np.full(len(keys), float(softness)),
         )
 
 
@@ -154,14 +171,14 @@ def joined(environments: Sequence[Places]) -> Places:
     """The places of several environments, numbered in this order."""
     counts = [len(places) for places in environments]
     fields = {"environment": np.repeat(np.arange(len(environments)), counts)}
-    for name in ("building", "floor", "position", "sigma", "sharpness"):
+    for name in ("building", "floor", "position", "sigma", "sharpness", "softness"):
         fields[name] = np.concatenate([getattr(places, name) for places in environments])
     return Places(**fields)
 
 
-# === Reference points and cells ===
+# === Positions and cells ===
 #
-# A key is (building, floor, column, row) of a cell, or (building, floor, east, north) of a reference point.
+# A key is (building, floor, column, row) of a cell, or (building, floor, east, north) of a position.
 
 
 def _distinct(label: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
@@ -173,22 +190,20 @@ def _distinct(label: np.ndarray, cell: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cell_for(label: np.ndarray) -> float:
-    """Side of the grid in metres that suits rows; 0 if their positions are reference points.
+    """Side of the grid in metres that suits rows; 0 if their positions are few enough to be places by themselves.
 
-    About `CELLS` cells hold rows, or `REVISITED` times fewer than there are spots, but at least two. A spot is a
-    thousandth of the extent wide: where most rows were sent from one yard, the other rows count. The extent is that of
-    the usual range: a row at latitude, longitude 0, 0 would make one spot of a whole city.
+    About `CELLS` cells hold rows, or as many as there are spots. A spot is a thousandth of the extent wide: where most
+    rows were sent from one yard, the other rows count. The extent is that of the usual range: a row at latitude,
+    longitude 0, 0 would make one spot of a whole city.
     """
-    reference_points, _ = _distinct(label, 0.0)
-    if len(label) >= REVISITED * len(reference_points):
+    positions, _ = _distinct(label, 0.0)
+    if len(positions) <= MOST_POSITIONS:
         return 0.0
     low, high = usual_range(label[:, 2:])
-    extent = np.max(high - low)
-    side = max(extent, 1.0)
+    side = max(np.max(high - low), 1.0)
     spots, _ = _distinct(label, side / 1000)
     spots = spots * [1, 1, side / 1000, side / 1000]
-    least = min(2, len(spots))  # of one place, nothing can be told
-    wanted = min(CELLS, max(least, len(spots) // REVISITED))
+    wanted = min(CELLS, len(spots))
     while len(_distinct(spots, side)[0]) < wanted:
         side /= 1.1
     return float(side)
@@ -226,7 +241,7 @@ def _empty_cells(keys: np.ndarray, label: np.ndarray, cell: float, margin: float
 
 
 def _spacing(label: np.ndarray) -> float:
-    """Median distance in metres of a reference point to the nearest on the same floor."""
+    """Median distance in metres of a position to the nearest on the same floor."""
     points = _floors_apart(label)
     nearest, _ = cKDTree(points).query(points, k=min(2, len(points)))
     spacing = np.median(np.atleast_2d(nearest)[:, -1])
@@ -292,40 +307,70 @@ def _row(values) -> np.ndarray:
 
 @keras.saving.register_keras_serializable("fingerprints")
 class Neighbours(layers.Layer):
-    """[(n, k) levels, …, (n, c) logits] → (n, c) log probabilities, into which votes of stored fingerprints are mixed.
+    """[(n, t) dBm, (n, c) logits] → (n, c) log probabilities, into which votes of stored fingerprints are mixed.
 
     Each stored fingerprint votes for its place with e^(−d / width), d its Sørensen distance from the scan,
-    Σ|a − b| / Σ(a + b), as in kNN. A scan may come as several levels, as phones of different gain would have heard it:
-    then d is the smallest of the distances. A network and its neighbours err in different scans. Where a scan shares
-    no transmitter with any stored fingerprint, as one of another environment, the network decides alone.
+    Σ|a − b| / Σ(a + b) of powed RSSI, as in kNN. A scan may be compared as several phones of different gain would have
+    heard it: then d is the smallest of the distances. A network and its neighbours err in different scans. The network
+    alone decides the environment; where a scan shares no transmitter with any stored fingerprint, it decides the place.
 
     Args:
+        columns: (k,) numbers of the transmitters that are compared.
+        minimum: (k,) dBm that maps to 0, as in `scaling.powed`.
+        own_places: numbers of the environment's places.
         of_place: (m,) the number of each stored fingerprint's place.
         share: of the votes in the probabilities, 0 to 1.
         width: the distance over which a vote falls to 1/e.
+        exponent: β of the powed RSSI.
+        offsets: in dB; a scan is compared as phones that hear so much louder would have heard it.
         strongest: how many of a scan's transmitters, the strongest, are compared.
     """
 
-    def __init__(self, of_place: Sequence[int], share: float, width: float, strongest: int, **settings):
+    def __init__(
+        self,
+        columns: Sequence[int],
+        minimum: Sequence[float],
+        own_places: Sequence[int],
+        of_place: Sequence[int],
+        share: float = 0.5,
+        width: float = 0.03,
+        exponent: float = 1.5,
+        offsets: Sequence[float] = (0.0,),
+        strongest: int = STRONGEST,
+        **settings,
+    ):
         super().__init__(**settings)
+        self.levels = Levels(columns, minimum, exponent, heard=False)
+        self.own_places = [int(place) for place in own_places]
         self.of_place = [int(place) for place in of_place]
         self.share = share
         self.width = width
+        self.offsets = tuple(offsets)
         self.strongest = strongest
 
     def build(self, input_shape):
-        n_levels = input_shape[0][-1]
-        n_stored = len(self.of_place)
-        self.stored = self.add_weight((n_levels, n_stored), initializer="zeros", trainable=False, name="stored")
-        self.total = self.add_weight((1, n_stored), initializer="zeros", trainable=False, name="total")
+        shape = (len(self.levels.columns), len(self.of_place))
+        self.stored = self.add_weight(shape, initializer="zeros", trainable=False, name="stored")
+        self.total = self.add_weight((1, shape[1]), initializer="zeros", trainable=False, name="total")
+        self.handicap = self.add_weight((1, shape[1]), initializer="zeros", trainable=False, name="handicap")
 
-    def store(self, levels: np.ndarray) -> None:
-        """Store (m, k) levels of fingerprints in their order, and their sums."""
-        self.stored.assign(ops.transpose(levels))
-        self.total.assign(ops.sum(self.stored, axis=0, keepdims=True))
+    def store(self, rssi: np.ndarray, handicap: np.ndarray | float = 0.0) -> None:
+        """Store (m, t) dBm of fingerprints, and the (m,) distance by which each counts as farther than it is."""
+        self.keep(ops.transpose(self.levels(rssi)), handicap)
+
+    def keep(self, levels, handicap: np.ndarray | float = 0.0) -> None:
+        """Store (k, m) levels of fingerprints, and the (m,) distance by which each counts as farther than it is."""
+        self.stored.assign(levels)
+        self.total.assign(ops.sum(levels, axis=0, keepdims=True))
+        self.handicap.assign(np.broadcast_to(np.float32(handicap), self.handicap.shape))
+
+    def similarity(self, rssi):
+        """(n, t) dBm → (n, m), 1 − d = 2 Σ min(a, b) / Σ(a + b), of the offset at which it is largest."""
+        similarities = [self._similarity(self.levels(rssi + offset)) for offset in self.offsets]
+        return functools.reduce(ops.maximum, similarities)
 
     def _similarity(self, levels):
-        """(n, k) levels → (n, m), 1 − d = 2 Σ min(a, b) / Σ(a + b). The sum of minima takes the strongest levels."""
+        """(n, k) levels → (n, m). The sum of minima takes the strongest levels."""
         strongest, columns = ops.top_k(levels, min(self.strongest, levels.shape[-1]))
         common = ops.zeros((ops.shape(levels)[0], len(self.of_place)))
         for number in range(columns.shape[-1]):
@@ -334,62 +379,51 @@ class Neighbours(layers.Layer):
         total = ops.sum(levels, axis=1, keepdims=True) + self.total
         return 2 * common / ops.maximum(total, 1e-9)
 
-    def _votes(self, similarity, nearest, n_places: int):
-        """(n, m) similarities, (n, 1) the largest → (n, c) sums of votes for each place."""
-        votes = ops.exp((similarity - nearest) / self.width)
-        by_place = ops.segment_sum(ops.transpose(votes), np.int32(self.of_place), num_segments=n_places)
-        return ops.transpose(by_place)
-
     def call(self, inputs):
-        *several_levels, logits = inputs
-        similarities = [self._similarity(levels) for levels in several_levels]
-        similarity = functools.reduce(ops.maximum, similarities)
-        nearest = ops.max(similarity, axis=1, keepdims=True)
-        votes = self._votes(similarity, nearest, logits.shape[-1])
-        share = ops.where(nearest > 0, self.share, 0.0)
-        of_votes = share * votes / ops.sum(votes, axis=1, keepdims=True)
-        of_network = (1 - share) * ops.softmax(logits)
-        return ops.log(ops.maximum(of_network + of_votes, 1e-30))
+        rssi, logits = inputs
+        similarity = self.similarity(rssi)
+        votes = votes_of_places(similarity - self.handicap, self.of_place, self.width, logits.shape[-1])
+        known = ops.max(similarity, axis=1, keepdims=True) > 0
+        share = ops.where(known, self.share, 0.0)
+        both = mixed(ops.softmax(logits), votes, share, self.own_places)
+        return ops.log(ops.maximum(both, LEAST_PROBABILITY))
 
     def get_config(self):
         return super().get_config() | {
+            "columns": self.levels.columns,
+            "minimum": self.levels.minimum,
+            "own_places": self.own_places,
             "of_place": self.of_place,
             "share": self.share,
             "width": self.width,
+            "exponent": self.levels.exponent,
+            "offsets": list(self.offsets),
             "strongest": self.strongest,
         }
 
 
-def with_votes(
-    network: keras.Model,
-    label: np.ndarray,
-    rssi: np.ndarray,
-    places: Places,
-    environment: int,
-    *,
-    offsets: Sequence[float],
-    **settings,
-) -> keras.Model:
-    """The network with votes of an environment's fingerprints.
+def votes_of_places(similarity, of_place: Sequence[int], width: float, n_places: int):
+    """(n, m) similarities to stored fingerprints, (m,) their places → (n, c) shares of the votes for each place."""
+    nearest = ops.max(similarity, axis=1, keepdims=True)
+    votes = ops.exp((similarity - nearest) / width)
+    by_place = ops.segment_sum(ops.transpose(votes), np.int32(of_place), num_segments=n_places)
+    return ops.transpose(by_place) / ops.sum(votes, axis=1, keepdims=True)
+
+
+def mixed(probabilities, votes, share, own_places: Sequence[int]):
+    """The probabilities of a network, of which a share is given to places as stored fingerprints vote.
 
     Args:
-        network: dBm → logits, with a layer `levels`.
-        label: (m, 4) `labels` of the fingerprints.
-        rssi: (m, inputs of the network) dBm.
-        places, environment: the network's places, and the number of the fingerprints' environment among them.
-        offsets: in dB; a scan is compared as phones that hear so much louder would have heard it.
-        settings: arguments of `Neighbours` but `of_place`.
+        probabilities: (n, c) of places.
+        votes: (n, c) shares of the votes.
+        share: (n, 1) of the votes in the probability that is the environment's.
+        own_places: numbers of the environment's places; the others keep what they have.
     """
-    name = f"neighbours_{environment}"
-    levels_of = network.get_layer("levels")
-    levels = []
-    for number, offset in enumerate(offsets):
-        add = layers.Rescaling(1.0, offset, name=f"{name}_offset_{number}")
-        levels.append(levels_of(add(network.input)))
-    vote = Neighbours(places.nearest(label, environment), **settings, name=name)
-    outputs = vote([*levels, network.output])
-    vote.store(levels_of(rssi))
-    return keras.Model(network.input, outputs, name=network.name)
+    is_own = np.zeros((1, probabilities.shape[-1]), dtype=np.float32)
+    is_own[0, own_places] = 1
+    own = probabilities * is_own
+    of_environment = ops.sum(own, axis=1, keepdims=True)
+    return probabilities + share * (of_environment * votes - own)
 
 
 @keras.saving.register_keras_serializable("fingerprints")
@@ -398,7 +432,8 @@ class PlaceDecoder(layers.Layer):
 
     One distribution decides everything: the environment with the highest probability, in it the building, in that
     the floor; and the position is the geometric median of all places in the environment, weighted by probability.
-    Between two likely places the median takes one of them, where the mean would lie between them.
+    Between two likely places the median takes one of them, where the mean would lie between them. Places that are
+    nearer than the softness are averaged all the same: the position has the least expected √(distance² + softness²).
 
     Args:
         places: of c places, `Places` or what `get_config` made of them.
@@ -422,12 +457,13 @@ class PlaceDecoder(layers.Layer):
         in_building, building = _likeliest(in_environment, places.building)
         _, floor = _likeliest(in_building, places.floor)
         weights = self._weights(in_environment)
+        softness = ops.matmul(weights, places.softness.astype(np.float32)[:, None])  # all weight is in one environment
         # Positions are taken from the middle of their environment: in a frame of kilometres float32 would lose digits.
         middles = self._middles()
         from_middle = places.position - middles[places.environment]
         east = _row(from_middle[:, 0])
         north = _row(from_middle[:, 1])
-        median_east, median_north = self._median(weights, east, north)
+        median_east, median_north = self._median(weights, east, north, softness)
         median = ops.concatenate([median_east, median_north], axis=1)
         distance = _distance(east - median_east, north - median_north)
         return {
@@ -452,15 +488,15 @@ class PlaceDecoder(layers.Layer):
         weights = relative ** _row(self.places.sharpness)
         return weights / ops.sum(weights, axis=1, keepdims=True)
 
-    def _median(self, weights, east: np.ndarray, north: np.ndarray):
-        """(n, c) weights, (1, c) metres of the places → (n, 1), (n, 1) metres of the weighted geometric medians."""
+    def _median(self, weights, east: np.ndarray, north: np.ndarray, softness):
+        """(n, c) weights, (1, c) metres of the places, (n, 1) metres → (n, 1), (n, 1) metres of the soft medians."""
         median_east = ops.matmul(weights, east.T)
         median_north = ops.matmul(weights, north.T)
         for _ in range(self.iterations):
             # In steps: their rounding errors are micrometres, where those of a mean of far places are millimetres.
             to_east = east - median_east
             to_north = north - median_north
-            pull = weights / _distance(to_east, to_north)
+            pull = weights / _distance(to_east, to_north, softness)
             total = ops.sum(pull, axis=1, keepdims=True)
             median_east = median_east + ops.sum(pull * to_east, axis=1, keepdims=True) / total
             median_north = median_north + ops.sum(pull * to_north, axis=1, keepdims=True) / total
@@ -486,6 +522,6 @@ def _likeliest(probabilities, place_labels: np.ndarray):
     return probabilities * ops.cast(chosen, "float32"), label
 
 
-def _distance(east, north):
-    """Metres, at least a centimetre: a median divides by it."""
-    return ops.sqrt(east * east + north * north + 1e-4)
+def _distance(east, north, softness=0.0):
+    """√(distance² + softness²) in metres, at least a centimetre: a median divides by it."""
+    return ops.sqrt(east * east + north * north + softness * softness + 1e-4)

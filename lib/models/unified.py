@@ -1,6 +1,8 @@
 """The unified network: one network that locates in every environment that it learnt, as an estimator."""
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -8,61 +10,90 @@ import pandas as pd
 
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, require_memory
+from lib.data.folds import AREAS, HOLD_OUT, folds, learners
 from lib.models import places, training
+from lib.models.choosing import ROWS, Choice, HeldOut, alternatives, choose
 from lib.models.estimator import Located, choice, nothing_located, require_rows
-from lib.models.layers import CoordinateDecoder, CoordinateLoss, decoded, folded, trunk_network
+from lib.models.layers import (
+    LEAST_PROBABILITY,
+    Audible,
+    CoordinateDecoder,
+    CoordinateLoss,
+    Ensemble,
+    Fold,
+    Levels,
+    learning_network,
+    member_network,
+)
 from lib.models.network import NetworkEstimator, located
-from lib.models.places import PlaceDecoder, PlaceLoss, Places
+from lib.models.places import Neighbours, PlaceDecoder, PlaceLoss, Places
 
 with quiet_import():
     import keras
 
 HEADS = ("places", "distance", "squared")
 LABELS = ("building", "floor")
-SETTINGS = ("head", "environment_settings", "shared_columns", "heard_only", "decoder", "trunk", "training")
-OF_ENVIRONMENT = ("grid", "augmentation", "neighbours")
-NETWORK = {"hidden": (1024, 1024), "dropout": 0.3, "exponent": 1.5, "heard": False}  # arguments of `trunk_network`
+SETTINGS = ("head", "folds", "environment_settings", "shared_columns", "heard_only", "decoder", "trunk", "training")
+OF_ENVIRONMENT = ("hold_out", "area", "grid", "augmentation", "neighbours")
+FOLDS = 4
+NETWORK = {"hidden": (512, 512), "dropout": 0.3, "exponent": 1.5, "heard": False}
 AUGMENTATION = {"offset": 6.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0}  # as other phones hear, see `Augmentation`
-SAME_DEVICES = {"offset": 0.0, "noise": 0.0, "deafness": 0.0}  # in its place where no other devices are to come
-TRAINING = {"epochs": 24, "weight_decay": 0.02}  # arguments of `training.fit`
+# By how much of it scans change while they are learnt; as many transmitters are lost in any case.
+OTHER_PHONES = {"devices": 1.0, "positions": 0.5, "rows": 0.0, "areas": 0.0}
+CELL_OF_AREA, SIGMA_OF_AREA, MARGIN_OF_AREA = 0.3, 0.4, 0.8  # of a grid that reaches into areas without rows
+TRAINING = {"weight_decay": 0.02}  # arguments of `training.fit`
 LARGEST_BATCH, LEARNING_RATE = 1024, 4e-3  # that rate is for that batch
 LEAST_BATCHES = 8  # in an epoch, about: few rows are learnt in smaller batches
+EPOCHS, LEAST_STEPS = 24, 400  # at least so many passes, and steps
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
+UNSEEN = -1.0  # the similarity of a stored fingerprint that is held out with the row
+MOST_ASKED, MOST_SIMILARITIES = 3000, 3e7  # held-out rows of an environment, and numbers that compare them with others
 
 
 class Unified(NetworkEstimator):
     """One trunk for all environments, and a head that classifies places or regresses coordinates.
 
-    It chooses nothing on validation rows, so it learns from them, too.
+    Its members have the same architecture, and each learns from all rows but those of its own fold, validation rows
+    included. Their probabilities are averaged, stored fingerprints vote, and how much they have to say is chosen on
+    rows that were held out (`choosing.choose`): each row is one of them once, and all are stored in the end.
 
     A transmitter that several environments name is one transmitter, with one input. Where no name occurs twice, the
     network locates a scan only in environments of which the scan hears a transmitter (`Audible`).
 
     Args:
-        head: `places` classifies; `distance` and `squared` regress coordinates by this error.
+        head: `places` classifies; `distance` and `squared` regress coordinates by this error, with one member.
+        folds: how many members there are. A single one learns from all rows, and nothing is chosen.
         environments: settings of each environment, in the order in which they are fitted; None leaves all as they are.
-            Each mapping may have: `grid`, arguments of `Places.of`; `augmentation`, what differs from `AUGMENTATION`
-            (of a transmitter that several environments have, the first one's counts); `neighbours`, what differs from
-            `places.NEIGHBOURS`: the environment's fingerprints are then stored and vote (`Neighbours`); None stores
-            none.
+            Each mapping may have: `hold_out`, one of `folds.HOLD_OUT`, as scans will come, and `area`, see
+            `folds.folds`; `grid`, arguments of `Places.of`, and `augmentation`, what differs from that for scans that
+            come like this (of a transmitter that several environments have, the first one's counts); `neighbours`,
+            arguments of `places.Neighbours` in the place of those that would be chosen, None for no votes.
         shared_columns: whether the i-th transmitter of every environment goes into the same input, so that the choice
             of inputs does not give the environment away.
         heard_only: whether to learn only from scans that hear a transmitter.
         decoder: arguments of `PlaceDecoder`.
-        network: what differs from `NETWORK`.
-        training: what differs from `TRAINING` and `batches`.
+        network: what differs from `NETWORK`: widths of the hidden layers, dropout, and arguments of `Levels`.
+        training: what differs from `TRAINING` and `schedule`.
 
     Attributes:
         labels: after `fit`, which of `building` and `floor` at least one environment has.
         places: after `fit`, what the head chooses among; None for heads that regress.
+        choices: after `fit`, the `choosing.Choice` of each environment, for a head that classifies.
+        alternatives: after `fit`, for each environment what `choosing.alternatives` tells; empty with a single member.
+        held_out: after `fit`, for each environment how rows were located by what had not seen them.
 
     Raises:
         ValueError: if there is no such head or setting, or neighbours are to vote for places that the head lacks.
     """
 
+    choices: list[Choice]
+    alternatives: list[Mapping[str, float]]
+    held_out: list["HeldOutRows"]
+
     def __init__(
         self,
         head: str = "places",
+        folds: int = FOLDS,
         environments: Sequence[Mapping] | None = None,
         shared_columns: bool = False,
         heard_only: bool = False,
@@ -71,18 +102,22 @@ class Unified(NetworkEstimator):
         **training,
     ):
         self.head = choice("head", head, HEADS)
+        self.folds = folds if head == "places" else 1
         self.environment_settings = environments
         self.shared_columns = shared_columns
         self.heard_only = heard_only
         self.decoder = dict(decoder or {})
         self.trunk = NETWORK | dict(network or {})
         self.training = training
+        if folds < 1:
+            raise ValueError(f"`folds` must be positive. Received: folds={folds}")
         for settings in environments or ():
             self._check(settings)
 
     def _check(self, settings: Mapping) -> None:
         for name in settings:
             choice("environments", name, OF_ENVIRONMENT)
+        choice("hold_out", settings.get("hold_out", HOLD_OUT[0]), HOLD_OUT)
         for name in settings.get("augmentation") or ():
             choice("augmentation", name, tuple(AUGMENTATION))
         neighbours = settings.get("neighbours")
@@ -92,46 +127,80 @@ class Unified(NetworkEstimator):
             )
 
     def fit(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], *, seed: int) -> Self:
-        """Learn from training and validation rows.
+        """Learn from training and validation rows, and choose on rows that were held out.
 
         Raises:
-            ValueError: if there are no rows to learn from, all are at one place, `environments` has not one mapping for
-                each environment, or environments that have a transmitter in common are to share columns.
+            ValueError: if there are no rows to learn from or to hold out, all are at one place, `environments` has not
+                one mapping for each environment, or environments that have a transmitter in common are to share
+                columns.
             MemoryError: if the rows do not fit in what is available.
         """
         require_rows(train, validation)
-        learning = self._learning_rows(train, validation)
-        settings = self._settings_of_each(len(learning))
-        scans = [fingerprints.scans for fingerprints in learning]
-        columns = input_columns(scans, self.shared_columns)
-        rssi = input_rows(scans, columns)
-        target = targets(learning)
-        decoder, loss = self._decoder_and_loss(learning, settings)
-        counts = list(map(len, learning))
-        rows = rows_of_epoch(counts)
-        schedule = batches(len(rows), self.training.get("batch_size")) | TRAINING | self.training
-
+        survey = self._survey(train, validation, seed)
         keras.utils.set_random_seed(seed)
-        network = self._trunk_network(learning, settings, columns, decoder)
-        self.curves = training.fit(network, (rssi[rows], target[rows]), None, loss=loss, label="unified", **schedule)
-
-        for number, fingerprints in enumerate(learning):
-            votes = settings[number].get("neighbours")
-            if votes is not None:
-                stored = places.labels(fingerprints), rssi[target[:, 0] == number]
-                network = places.with_votes(network, *stored, decoder.places, number, **places.NEIGHBOURS | dict(votes))
-        if self.shared_columns:
-            network = folded(network, list(map(len, columns)))
-        self.network = decoded(network, decoder)
-        self.transmitters = names_of(learning)
-        self.environments = tuple(fingerprints.name for fingerprints in learning)
-        self.labels = labels_of(learning)
-        self.n_train = counts
+        members, outputs = self._members(survey)
+        parts, decoder = [], survey.decoder
+        if self.head == "places":
+            parts = [self._part(survey, number, outputs) for number in range(len(survey.sets))]
+            all_places = places.joined([part.places for part in parts])
+            decoder = PlaceDecoder(all_places, **self.decoder, name="decoder")
+            if self.folds > 1:
+                self._locate_held_out(survey, outputs, parts, decoder)
+        self.choices = [part.choice for part in parts]
+        self.alternatives = [part.alternatives for part in parts]
+        votes = [part.votes for part in parts if part.votes is not None]
+        inputs = list(map(len, survey.columns)) if self.shared_columns else survey.rssi.shape[1]
+        self.network = assembled(members, survey.levels, survey.audible, votes, decoder, inputs)
+        self.transmitters = names_of(survey.sets)
+        self.environments = tuple(rows.name for rows in survey.sets)
+        self.labels = labels_of(survey.sets)
+        self.n_train = list(map(len, survey.sets))
         return self
 
     @property
     def places(self) -> Places | None:
         return getattr(self.network.get_layer("decoder"), "places", None)
+
+    # === What it learns from ===
+
+    def _survey(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], seed: int) -> "Survey":
+        """All that is known before anything is learnt."""
+        sets = self._learning_rows(train, validation)
+        settings = self._settings_of_each(len(sets))
+        scans = [rows.scans for rows in sets]
+        columns = input_columns(scans, self.shared_columns)
+        inputs = input_settings(sets, columns, list(map(augmentation_of, settings)))
+        heard = inputs.pop("heard")
+        exponent, with_heard = self.trunk["exponent"], self.trunk["heard"]
+        decoder, loss = self._decoder_and_loss(sets, settings)
+        fold = np.full(sum(map(len, sets)), -1)
+        asked = [np.zeros(0, dtype=np.int64)] * len(sets)
+        if self.folds > 1:
+            fold = np.concatenate([self._folds(rows, own, seed) for rows, own in zip(sets, settings, strict=True)])
+            asked = asked_rows(list(map(len, sets)), seed)
+        return Survey(
+            sets=sets,
+            settings=settings,
+            columns=columns,
+            rssi=input_rows(scans, columns),
+            target=targets(sets),
+            fold=fold,
+            asked=asked,
+            inputs=inputs,
+            levels={
+                "columns": heard,
+                "minimum": inputs["minimum"][heard],
+                "exponent": exponent,
+                "heard": with_heard,
+            },
+            audible=self._audible(columns, decoder),
+            decoder=decoder,
+            loss=loss,
+        )
+
+    def _folds(self, rows: FingerprintSet, settings: Mapping, seed: int) -> np.ndarray:
+        hold_out = settings.get("hold_out", HOLD_OUT[0])
+        return folds(rows, hold_out, self.folds, seed, settings.get("area"))
 
     def _learning_rows(
         self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet]
@@ -161,8 +230,7 @@ class Unified(NetworkEstimator):
         if self.head == "places":
             places_of_each = []
             for fingerprints, own_settings in zip(learning, settings, strict=True):
-                grid = own_settings.get("grid") or {}
-                places_of_each.append(Places.of(fingerprints, **grid))
+                places_of_each.append(Places.of(fingerprints, **grid_of(fingerprints, own_settings)))
             all_places = places.joined(places_of_each)
             if len(all_places) == 1:
                 raise ValueError(
@@ -175,29 +243,128 @@ class Unified(NetworkEstimator):
         decoder = CoordinateDecoder(lower, upper, name="decoder")
         return decoder, CoordinateLoss(decoder, distance=self.head == "distance")
 
-    def _trunk_network(
-        self,
-        learning: Sequence[FingerprintSet],
-        settings: Sequence[Mapping],
-        columns: Sequence[np.ndarray],
-        decoder: keras.layers.Layer,
-    ) -> keras.Model:
-        """The untrained network: dBm of the inputs → what the decoder takes."""
-        augmentations = [own_settings.get("augmentation") or {} for own_settings in settings]
-        inputs = input_settings(learning, columns, augmentations)
-        n_outputs, audible = 3 * len(learning), None
-        if self.head == "places":
-            n_outputs = len(decoder.places)
-            audible = self._audible(columns, decoder.places)
-        return trunk_network(n_outputs=n_outputs, audible=audible, **inputs, **self.trunk)
-
-    def _audible(self, columns: Sequence[np.ndarray], all_places: Places) -> dict | None:
-        """Arguments of `Audible`; None if environments have inputs in common."""
+    def _audible(self, columns: Sequence[np.ndarray], decoder: keras.layers.Layer) -> dict | None:
+        """Arguments of `Audible`; None for heads that regress, or if environments have inputs in common."""
         widths = list(map(len, columns))
-        if count_inputs(columns) < sum(widths) or self.shared_columns:
+        if self.head != "places" or count_inputs(columns) < sum(widths) or self.shared_columns:
             return None
         of_transmitter = np.repeat(np.arange(len(widths)), widths)
-        return {"of_transmitter": of_transmitter, "of_output": all_places.environment}
+        return {"of_transmitter": of_transmitter, "of_output": decoder.places.environment}
+
+    # === Learning ===
+
+    def _members(self, survey: "Survey") -> tuple[list[keras.Model], np.ndarray]:
+        """The trained members, and (a, outputs) what each asked row has by the member of its fold."""
+        n_outputs = 3 * len(survey.sets)
+        if self.head == "places":
+            n_outputs = len(survey.decoder.places)
+        n_levels = len(survey.levels["columns"]) * (1 + self.trunk["heard"])
+        architecture = {name: self.trunk[name] for name in ("hidden", "dropout")}
+        rows = rows_of_epoch(list(map(len, survey.sets)))
+        copies = np.concatenate([fingerprints.copy_hash for fingerprints in survey.sets])
+        asked = np.concatenate(survey.asked)
+        outputs = np.zeros((len(asked), n_outputs), dtype=np.float32)
+        members, curves = [], []
+        for number in range(self.folds):
+            member = member_network(n_levels, n_outputs, name=f"member_{number}", **architecture)
+            network = learning_network(member, levels=survey.levels, **survey.inputs)
+            learnt = rows[learners(survey.fold, number, copies)[rows]]
+            if not len(learnt):
+                raise ValueError(f"fold {number}: expected rows to learn from. Received: only copies of those held out")
+            learning = survey.rssi[learnt], survey.target[learnt]
+            label = f"unified, {number + 1} of {self.folds}" if self.folds > 1 else "unified"
+            settings = schedule(len(learnt), self.training)
+            curves.append(training.fit(network, learning, None, loss=survey.loss, label=label, **settings))
+            of_fold = survey.fold[asked] == number
+            outputs[of_fold] = training.predict(network, survey.rssi[asked[of_fold]])["position"]
+            members.append(member)
+        self.curves = pd.concat(curves).groupby("epoch", as_index=False).mean()
+        if survey.audible is not None:
+            outputs = np.asarray(Audible(**survey.audible)([survey.rssi[asked], outputs]))
+        return members, outputs
+
+    # === Choosing ===
+
+    def _part(self, survey: "Survey", number: int, outputs: np.ndarray) -> "Part":
+        """What becomes of an environment's places and stored fingerprints, chosen on its held-out rows."""
+        all_places = survey.decoder.places
+        own_places = np.flatnonzero(all_places.environment == number)
+        columns = np.intersect1d(survey.columns[number], survey.levels["columns"])
+        voting = {
+            "columns": columns,
+            "minimum": survey.inputs["minimum"][columns],
+            "own_places": own_places,
+            "of_place": all_places.nearest(places.labels(survey.sets[number]), number),
+        }
+        settings = survey.settings[number]
+        held_out = self._held_out(survey, number, outputs, voting)
+        chosen = self._given(settings)
+        if chosen is None:
+            chosen = choose(held_out[:ROWS], settings.get("hold_out", HOLD_OUT[0]))
+        told = alternatives(held_out[:ROWS], chosen) if self.folds > 1 else {}
+        votes = None
+        if chosen.share > 0:
+            stored = survey.rssi[survey.target[:, 0] == number]
+            votes = Votes(voting | chosen.votes(), stored, f"neighbours_{number}")
+        return Part(chosen, told, chosen.of_places(all_places[own_places]), votes, held_out)
+
+    def _given(self, settings: Mapping) -> Choice | None:
+        """What the settings of an environment say in the place of what would be chosen; None where they do not."""
+        if settings.get("neighbours") is not None:
+            return Choice(**settings["neighbours"])
+        if "neighbours" in settings or self.folds == 1:
+            return Choice(share=0.0)
+        return None
+
+    def _held_out(self, survey: "Survey", number: int, outputs: np.ndarray, voting: Mapping) -> HeldOut:
+        """The asked rows of an environment, in an order by chance."""
+        asked = survey.asked[number]
+        before = sum(map(len, survey.asked[:number]))
+        own = outputs[before : before + len(asked)][:, voting["own_places"]]
+        own_rows = survey.target[:, 0] == number
+        stored = survey.rssi[own_rows]
+        same_fold = survey.fold[asked][:, None] == survey.fold[own_rows][None]
+
+        @functools.cache
+        def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:
+            layer = Neighbours(**voting, exponent=exponent, offsets=offsets)
+            layer.build([stored.shape, own.shape])
+            layer.store(stored)
+            blocks = [np.asarray(layer.similarity(survey.rssi[rows])) for rows in np.array_split(asked, 8)]
+            return np.where(same_fold, UNSEEN, np.concatenate(blocks))
+
+        return HeldOut(
+            probabilities=np.asarray(keras.ops.softmax(own)),
+            similarity=similarity,
+            of_place=voting["of_place"] - voting["own_places"][0],
+            stored=survey.sets[number].position,
+            places=survey.decoder.places[voting["own_places"]],
+            position=survey.target[asked, 3:].astype(np.float64),
+        )
+
+    def _locate_held_out(
+        self, survey: "Survey", outputs: np.ndarray, parts: Sequence["Part"], decoder: PlaceDecoder
+    ) -> None:
+        """Locate the asked rows by what has not seen them, as the whole network would."""
+        self.held_out = []
+        probabilities = np.array(keras.ops.softmax(outputs))
+        start, first = 0, 0
+        for part, asked, rows in zip(parts, survey.asked, survey.sets, strict=True):
+            own = probabilities[start : start + len(asked)]
+            own_places = np.flatnonzero(decoder.places.environment == len(self.held_out))
+            of_environment = own[:, own_places].sum(axis=1, keepdims=True)
+            own[:, own_places] = of_environment * part.held_out.both(part.choice)
+            told = HeldOutRows(
+                rows=asked - first,
+                fold=survey.fold[asked],
+                located=located(decoded_in_blocks(decoder, own)),
+                neighbours_error=part.held_out.errors_of_plain_neighbours(),
+            )
+            self.held_out.append(told)
+            start += len(asked)
+            first += len(rows)
+
+    # === Use ===
 
     def predict(self, scans: Scans) -> Located:
         """See `Estimator.predict`; labels that an environment does not have are −1."""
@@ -222,6 +389,158 @@ class Unified(NetworkEstimator):
         self.labels = fitted["labels"]
         for name, value in fitted.get("settings", {}).items():
             setattr(self, name, value)
+
+
+# === What it is made of ===
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """All that the fit of a unified network begins with.
+
+    Attributes:
+        sets: rows to learn from, one set for each environment.
+        settings: of each environment.
+        columns: see `input_columns`.
+        rssi: (n, inputs) dBm of all rows, one environment after another.
+        target: (n, 5) of all rows, see `targets`.
+        fold: (n,) of all rows, −1 where nothing is held out.
+        asked: for each environment numbers of the rows that are asked about where they are held out, in any order.
+        inputs, levels, audible: arguments of the layers before and after the members.
+        decoder: of the outputs.
+        loss: of a member.
+    """
+
+    sets: list[FingerprintSet]
+    settings: list[Mapping]
+    columns: list[np.ndarray]
+    rssi: np.ndarray
+    target: np.ndarray
+    fold: np.ndarray
+    asked: list[np.ndarray]
+    inputs: dict
+    levels: dict
+    audible: dict | None
+    decoder: keras.layers.Layer
+    loss: keras.losses.Loss
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """An environment's stored fingerprints.
+
+    Attributes:
+        settings: arguments of `Neighbours`.
+        rssi: (m, inputs) dBm of the fingerprints.
+        name: of the layer.
+    """
+
+    settings: dict
+    rssi: np.ndarray
+    name: str
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Rows of one environment, each located by the members and stored fingerprints that had not seen it.
+
+    Attributes:
+        rows: (n,) their numbers among those that were learnt.
+        fold: (n,) in which fold each was.
+        located: where they were located.
+        neighbours_error: (n,) metres, of plain kNN with the same fingerprints stored.
+    """
+
+    rows: np.ndarray
+    fold: np.ndarray
+    located: Located
+    neighbours_error: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What was chosen for one environment: see `Unified` for `choice` and `alternatives`.
+
+    Attributes:
+        places: its places, decoded by the choice.
+        votes: its stored fingerprints, None for no votes.
+        held_out: the asked rows.
+    """
+
+    choice: Choice
+    alternatives: Mapping[str, float]
+    places: Places
+    votes: Votes | None
+    held_out: HeldOut
+
+
+def assembled(
+    members: Sequence[keras.Model],
+    levels: Mapping,
+    audible: Mapping | None,
+    votes: Sequence[Votes],
+    decoder: keras.layers.Layer,
+    inputs: int | Sequence[int],
+) -> keras.Model:
+    """The network in use: (n, t) dBm with NaN = not heard → what the decoder gives.
+
+    Args:
+        members: see `layers.member_network`.
+        levels, audible: arguments of `Levels` and `Audible`; without the latter no environment is ruled out.
+        votes: of the environments whose fingerprints vote.
+        decoder: of the places, or of coordinates.
+        inputs: how many there are, or for shared columns how many each environment has.
+    """
+    count = inputs if isinstance(inputs, int) else sum(inputs)
+    rssi = keras.Input((count,), name="rssi")
+    x = rssi if isinstance(inputs, int) else Fold(inputs, name="fold")(rssi)
+    of_members = [member(Levels(**levels, name=f"levels_{n}")(x)) for n, member in enumerate(members)]
+    outputs = of_members[0] if len(members) == 1 else Ensemble(name="ensemble")(of_members)
+    if audible is not None:
+        outputs = Audible(**audible, name="audible")([x, outputs])
+    for own in votes:
+        layer = Neighbours(**own.settings, name=own.name)
+        outputs = layer([x, outputs])
+        layer.store(own.rssi)
+    return keras.Model(rssi, decoder(outputs), name="localizer")
+
+
+def decoded_in_blocks(decoder: PlaceDecoder, probabilities: np.ndarray) -> dict[str, np.ndarray]:
+    """The decoder's outputs for (n, c) probabilities, so many at a time that they stay in the processor's caches."""
+    parts = []
+    for start in range(0, max(1, len(probabilities)), training.PREDICTED_AT_ONCE):
+        block = probabilities[start : start + training.PREDICTED_AT_ONCE]
+        parts.append(decoder(np.log(np.maximum(block, LEAST_PROBABILITY))))
+    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+
+
+def asked_rows(counts: Sequence[int], seed: int) -> list[np.ndarray]:
+    """For each environment with so many rows numbers of at most `MOST_ASKED`, by chance and in an order by chance."""
+    asked, first = [], 0
+    for count in counts:
+        most = min(MOST_ASKED, max(ROWS, int(MOST_SIMILARITIES / count)))
+        chosen = np.random.default_rng(seed).permutation(count)[:most]
+        asked.append(first + chosen)
+        first += count
+    return asked
+
+
+def grid_of(fingerprints: FingerprintSet, settings: Mapping) -> dict:
+    """Arguments of `Places.of` for an environment: its own `grid`, and what suits the scans that will come."""
+    hold_out = settings.get("hold_out", HOLD_OUT[0])
+    suited = {"revisited": hold_out == "rows"}
+    if hold_out == "areas":
+        side = settings.get("area") or np.ptp(fingerprints.position, axis=0).max() / AREAS
+        suited = {"cell": CELL_OF_AREA * side, "sigma": SIGMA_OF_AREA * side, "margin": MARGIN_OF_AREA * side}
+    return suited | dict(settings.get("grid") or {})
+
+
+def augmentation_of(settings: Mapping) -> dict:
+    """Arguments of `Augmentation` for an environment: its own, and what suits the scans that will come."""
+    share = OTHER_PHONES[settings.get("hold_out", HOLD_OUT[0])]
+    suited = {name: value * share for name, value in AUGMENTATION.items()}
+    suited["loss"] = AUGMENTATION["loss"]
+    return suited | dict(settings.get("augmentation") or {})
 
 
 # === What it learns from ===
@@ -255,12 +574,20 @@ def rows_of_epoch(counts: Sequence[int]) -> np.ndarray:
     return np.repeat(np.arange(sum(counts)), passes_of_row)
 
 
-def batches(n_rows: int, batch_size: int | None = None) -> dict:
-    """`batch_size` for so many rows an epoch, a power of two if none is given, and a `learning_rate` that suits it."""
-    if batch_size is None:
-        exponent = round(np.log2(n_rows / LEAST_BATCHES))
-        batch_size = min(LARGEST_BATCH, 2 ** max(0, exponent))
-    return {"batch_size": batch_size, "learning_rate": LEARNING_RATE * (batch_size / LARGEST_BATCH) ** 0.5}
+def schedule(n_rows: int, settings: Mapping) -> dict:
+    """Arguments of `training.fit` for so many rows an epoch: `settings`, and what suits the rows elsewhere.
+
+    Few rows are learnt in smaller batches, a power of two, at a lower rate, and more often.
+    """
+    exponent = round(np.log2(max(1, n_rows) / LEAST_BATCHES))
+    batch_size = settings.get("batch_size") or min(LARGEST_BATCH, 2 ** max(0, exponent))
+    steps = -(-n_rows // batch_size)
+    suited = {
+        "batch_size": batch_size,
+        "learning_rate": LEARNING_RATE * (batch_size / LARGEST_BATCH) ** 0.5,
+        "epochs": max(EPOCHS, -(-LEAST_STEPS // steps)),
+    }
+    return suited | TRAINING | dict(settings)
 
 
 # === The inputs of the network while it learns ===
@@ -309,13 +636,13 @@ def input_rows(scans: Sequence[Scans], columns: Sequence[np.ndarray]) -> np.ndar
 def input_settings(
     learning: Sequence[FingerprintSet], columns: Sequence[np.ndarray], augmentations: Sequence[Mapping]
 ) -> dict:
-    """Those arguments of `trunk_network` that are about its inputs.
+    """Those arguments of `layers.learning_network` that are about its inputs but `levels`, and `heard`.
 
     Args:
         learning: rows to learn from, one set for each environment.
         columns: see `input_columns`.
-        augmentations: for each environment what differs from `AUGMENTATION`. Of an input that several environments
-            have, the first one's counts.
+        augmentations: for each environment arguments of `Augmentation`. Of an input that several environments have, the
+            first one's count.
     """
     n_inputs = count_inputs(columns)
     heard = np.zeros(n_inputs, dtype=bool)
@@ -325,11 +652,11 @@ def input_settings(
     for fingerprints, own, changes in reversed(environments):  # the first one has the last word
         heard[own] |= fingerprints.heard.any(axis=0)
         minimum[own] = np.minimum(minimum[own], fingerprints.not_heard_dbm)
-        for name, value in (AUGMENTATION | dict(changes)).items():
+        for name, value in changes.items():
             augmentation[name][own] = value
     return {
         "n_transmitters": n_inputs,
-        "columns": np.flatnonzero(heard),
+        "heard": np.flatnonzero(heard),
         "minimum": minimum,
         "augmentation": augmentation,
     }

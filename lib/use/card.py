@@ -1,7 +1,7 @@
 """The card of a localizer: where it locates, what it learnt from, how good it is beside plain kNN, what it is not for.
 
-`evaluations` gives the numbers, on rows that took no part in the fit. What the command prints and what the card says
-are made of them.
+`evaluations` gives the numbers, of rows of the survey while they were held out. What the command prints and what the
+card says are made of them.
 """
 
 import datetime
@@ -14,18 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import metrics
-from lib.data.fingerprints import FingerprintSet, Scans
-from lib.models.neighbours import NearestFingerprints
+from lib.data.fingerprints import FingerprintSet
+from lib.models.choosing import PLAIN_NEIGHBOURS
 from lib.models.places import usual_range
-from lib.use.localizer import CARD, MAP, Environment, Localizer
-from lib.use.runtime import LABELS, LEVELS
+from lib.use.localizer import CARD, MAP, Environment, HeldOut, Localizer
+from lib.use.runtime import LABELS, LEVELS, radius_column
 
-NEIGHBOURS = 5  # of plain kNN
 FEW_ROWS = 30  # held out, below which the errors are rough
 DEVIATIONS = 3  # by which an observed coverage may differ from the promised one by chance
 LISTED = 6  # names of devices that a sentence lists
 MARGIN = 0.05  # of the extent, around the map
 MAP_WIDTH, MAP_DPI = 6.0, 100  # inches a panel, and dots an inch
+HELD_OUT = {  # by `folds.HOLD_OUT`
+    "rows": "single rows, so that others of the same position had been seen",
+    "positions": "all rows of a position",
+    "devices": "all rows of a device",
+    "areas": "all rows of an area",
+}
 HEADINGS = {
     "model": "model",
     "environment": "area",
@@ -44,68 +49,49 @@ HEADINGS = {
 # === The numbers ===
 
 
-def evaluations(
-    localizer: Localizer,
-    learning: Sequence[FingerprintSet],
-    held_out: Sequence[FingerprintSet],
-    levels: Sequence[float] = LEVELS,
-) -> list[dict]:
-    """How good a localizer is on rows that took no part in the fit, and plain kNN on the same rows.
+def evaluations(localizer: Localizer, levels: Sequence[float] = LEVELS) -> list[dict]:
+    """How good a localizer that was just fitted is on rows of the surveys, each while it was held out, and plain kNN.
 
     Args:
-        localizer: fitted.
-        learning: rows that it was fitted on, those that calibrate it among them, one set for each environment.
-        held_out: rows of the same environments.
+        localizer: fitted, not loaded.
         levels: of the radii, each between 0 and 1.
 
     Returns:
         For each environment two rows with what `Localizer.evaluate` returns, after `model`: that of `localizer`, then
-        that of `kNN`, which is told the environment and has no radii.
-
-    Raises:
-        ValueError: see `Localizer.evaluate`.
+        that of `kNN`, which is told the environment, and has neither labels nor radii. A row's radius is that which the
+        rows of the other folds calibrate.
     """
-    rows = []
-    for learning_rows, held_out_rows in zip(learning, held_out, strict=True):
-        rows.append({"model": "localizer"} | localizer.evaluate(held_out_rows, levels))
-        rows.append({"model": "kNN"} | nearest_neighbours(localizer, learning_rows, held_out_rows))
-    return rows
+    evaluated = []
+    for number, held_out in enumerate(localizer.held_out):
+        about = {"environment": held_out.rows.name, "rows": len(held_out.rows), "located": 1.0}
+        ours = about | {"environment_hit": float(np.isfinite(held_out.error).mean())}
+        ours |= metrics.summary(_finite(held_out.error)) | _hits(held_out)
+        for level in levels:
+            radius = held_out.radius(level)
+            ours[f"coverage_{100 * level:g}"] = float((held_out.error <= radius).mean())
+            ours[radius_column(level)] = float(np.median(radius))
+        ours |= {f"of {name}": value for name, value in localizer.unified.alternatives[number].items()}
+        evaluated.append({"model": "localizer"} | ours)
+        evaluated.append({"model": "kNN"} | about | metrics.summary(held_out.neighbours_error))
+    return evaluated
 
 
-def nearest_neighbours(localizer: Localizer, learning: FingerprintSet, held_out: FingerprintSet) -> dict:
-    """How good plain kNN is, by the Sørensen distance of powed RSSI, on the held-out rows that the localizer locates.
+def _finite(error: np.ndarray) -> np.ndarray:
+    """Errors of what was located in the right environment, NaN if nothing was."""
+    finite = error[np.isfinite(error)]
+    return finite if len(finite) else np.array([np.nan])
 
-    Args:
-        localizer: fitted; it says which rows are located.
-        learning: rows of one environment, which kNN stores.
-        held_out: rows of the same environment.
 
-    Returns:
-        `environment`, `rows`, `located`, errors in metres of the frame, `building_hit` and `floor_hit` where there are
-        any. NaN where no row is located.
-    """
-    stored = learning[learning.heard.any(axis=1)]
-    neighbours = NearestFingerprints("sorensen", k=min(NEIGHBOURS, len(stored)))
-    neighbours.fit([stored], [stored[:0]], seed=0)
-    is_located = _is_located(localizer, held_out)
-    asked = held_out[is_located]
-    measured = {"environment": held_out.name, "rows": len(held_out), "located": float(is_located.mean())}
-    if not len(asked):
-        return measured | metrics.summary(np.array([np.nan]))
-    located = neighbours.predict(asked.scans)
-    measured |= metrics.summary(metrics.euclidean_errors(asked.position, located.position))
+def _hits(held_out: HeldOut) -> dict[str, float]:
+    """Shares of the rows in the right environment whose building and floor is right, where they have any."""
+    hit = np.isfinite(held_out.error)
+    shares = {}
     for label in LABELS:
-        true_label = getattr(asked, label)
-        predicted_label = getattr(located, label)
-        if true_label is not None and predicted_label is not None:
-            measured[f"{label}_hit"] = float(np.mean(predicted_label == true_label))
-    return measured
-
-
-def _is_located(localizer: Localizer, fingerprints: FingerprintSet) -> np.ndarray:
-    """(n,) bool: which rows hear a transmitter that the localizer knows."""
-    rssi = fingerprints.scans.of(localizer.transmitters)
-    return ~np.isnan(rssi).all(axis=1)
+        true_label = getattr(held_out.rows, label)
+        predicted_label = getattr(held_out.located, label)
+        if true_label is not None and predicted_label is not None and hit.any():
+            shares[f"{label}_hit"] = float(np.mean(predicted_label[hit] == true_label[hit]))
+    return shares
 
 
 def as_text(name: str, value: float | int | str) -> str:
@@ -122,36 +108,22 @@ def as_text(name: str, value: float | int | str) -> str:
 # === The files ===
 
 
-def files(
-    localizer: Localizer,
-    learning: Sequence[FingerprintSet],
-    held_out: Sequence[FingerprintSet],
-    rows: Sequence[Mapping],
-) -> dict[str, bytes]:
+def files(localizer: Localizer, surveys: Sequence[FingerprintSet], rows: Sequence[Mapping]) -> dict[str, bytes]:
     """What `Localizer.save` takes as `card`: the card and its map.
 
     Args:
-        localizer, learning, held_out: see `evaluations`.
-        rows: what it returned.
+        localizer: see `evaluations`.
+        surveys: that it was fitted on, one for each environment.
+        rows: what `evaluations` returned.
     """
     picture = io.BytesIO()
-    draw_map(localizer, learning, held_out).savefig(picture, format="png", dpi=MAP_DPI, bbox_inches="tight")
-    text = card(localizer, learning, held_out, rows)
+    draw_map(localizer, surveys).savefig(picture, format="png", dpi=MAP_DPI, bbox_inches="tight")
+    text = card(localizer, surveys, rows)
     return {CARD: text.encode(), MAP: picture.getvalue()}
 
 
-def card(
-    localizer: Localizer,
-    learning: Sequence[FingerprintSet],
-    held_out: Sequence[FingerprintSet],
-    rows: Sequence[Mapping],
-) -> str:
-    """The card as Markdown; it shows the map that lies beside it.
-
-    Args:
-        localizer, learning, held_out: see `evaluations`.
-        rows: what it returned.
-    """
+def card(localizer: Localizer, surveys: Sequence[FingerprintSet], rows: Sequence[Mapping]) -> str:
+    """The card as Markdown; it shows the map that lies beside it. For the arguments see `files`."""
     names = ", ".join(environment.name for environment in localizer.environments)
     versions = localizer.provenance["versions"]
     transmitters = f"{len(localizer.transmitters):,} transmitters"
@@ -161,17 +133,19 @@ def card(
         f"It takes the levels in dBm at which a device hears {transmitters}, and gives a position in metres, with the "
         f"radii in which the device is with a given probability. {written}",
         "## Where it locates",
-        _areas(learning),
+        _areas(surveys),
         f"![Survey points in grey; held-out scans, coloured by their error]({MAP})",
         "## What it learnt from",
-        _survey(localizer, learning, held_out),
+        _survey(localizer, surveys),
         "## How good it is",
         _errors(rows),
-        _notes_on_errors(localizer, learning),
+        _notes_on_errors(localizer, surveys),
+        "## What was chosen",
+        _choices(localizer),
         "## How well its radii hold",
         _coverage(rows),
         "## What it is not for",
-        _limits(localizer, learning, held_out, rows),
+        _limits(localizer, surveys, rows),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -184,10 +158,10 @@ def _markdown(rows: Sequence[Mapping]) -> str:
     return pd.DataFrame(rows).fillna("").to_markdown(index=False, disable_numparse=True)
 
 
-def _areas(learning: Sequence[FingerprintSet]) -> str:
+def _areas(surveys: Sequence[FingerprintSet]) -> str:
     """A table of the extent, buildings and floors of each environment."""
     rows = []
-    for fingerprints in learning:
+    for fingerprints in surveys:
         low, high = usual_range(fingerprints.position)
         east, north = high - low
         row = {"area": fingerprints.name, "east × north (m)": f"{east:,.0f} × {north:,.0f}"}
@@ -203,19 +177,18 @@ def _areas(learning: Sequence[FingerprintSet]) -> str:
     return _markdown(rows)
 
 
-def _survey(localizer: Localizer, learning: Sequence[FingerprintSet], held_out: Sequence[FingerprintSet]) -> str:
+def _survey(localizer: Localizer, surveys: Sequence[FingerprintSet]) -> str:
     """A table of the rows, devices, dates and transmitters of each environment."""
     rows = []
-    for environment, own, others in zip(localizer.environments, learning, held_out, strict=True):
+    for environment, survey, held_out in zip(localizer.environments, surveys, localizer.held_out, strict=True):
         row = {
             "area": environment.name,
             "file": str(environment.release),
             "rows that it learnt": f"{environment.learning_rows:,}",
-            "that set its radii": f"{environment.calibration.rows:,}",
-            "held out": f"{len(others):,}",
-            "transmitters": f"{own.heard.any(axis=0).sum():,}",
-            "devices": _devices(own),
-            "dates": _dates(own),
+            "each of them held out once": f"{len(held_out.rows):,}",
+            "transmitters": f"{survey.heard.any(axis=0).sum():,}",
+            "devices": _devices(survey),
+            "dates": _dates(survey),
         }
         rows.append(row)
     return _markdown(rows)
@@ -247,20 +220,38 @@ def _errors(rows: Sequence[Mapping]) -> str:
     return _markdown(shown)
 
 
-def _notes_on_errors(localizer: Localizer, learning: Sequence[FingerprintSet]) -> str:
+def _notes_on_errors(localizer: Localizer, surveys: Sequence[FingerprintSet]) -> str:
     """What the table of errors is of."""
     notes = [
-        "The rows were held out: neither learnt from nor used for the radii. Errors are of those that are located in "
-        f"the right area. kNN stores all other rows and takes the mean position of the {NEIGHBOURS} nearest by the "
-        "Sørensen distance of powed RSSI."
+        "Each row was located by networks and stored fingerprints that had not seen it. Errors are of those that are "
+        "located in the right area. What is saved has seen all rows, and should err no more. kNN takes the mean "
+        f"position of the {PLAIN_NEIGHBOURS} nearest of the same stored rows by the Sørensen distance of powed RSSI."
     ]
     if len(localizer.environments) > 1:
         notes.append("It is told the area.")
-    for fingerprints in learning:
-        scale = fingerprints.frame.ground_scale
+    for survey, way in zip(surveys, localizer.held_out_by, strict=True):
+        notes.append(f"{survey.name}: held out were {HELD_OUT[way]}.")
+        scale = survey.frame.ground_scale
         if scale != 1:
-            notes.append(f"In {fingerprints.name}, a metre of this table is {scale:.2f} m on the ground.")
+            notes.append(f"In {survey.name}, a metre of this table is {scale:.2f} m on the ground.")
     return " ".join(notes)
+
+
+def _choices(localizer: Localizer) -> str:
+    """A table of what was chosen for each environment, and the mean errors of what it was chosen from."""
+    rows = []
+    environments = zip(localizer.environments, localizer.unified.choices, localizer.unified.alternatives, strict=True)
+    for environment, choice, alternatives in environments:
+        row = {"area": environment.name}
+        row |= {f"{name}, mean (m)": f"{metres:,.2f}" for name, metres in alternatives.items()}
+        row |= {
+            "say of stored fingerprints": f"{choice.share:.0%}",
+            "their width": f"{choice.width:g}",
+            "β": f"{choice.exponent:.3g}",
+            "heard louder by (dB)": ", ".join(f"{offset:g}" for offset in choice.offsets),
+        }
+        rows.append(row)
+    return _markdown(rows)
 
 
 def _of_localizer(rows: Sequence[Mapping]) -> list[Mapping]:
@@ -290,27 +281,22 @@ def _coverage(rows: Sequence[Mapping]) -> str:
 # === Limits ===
 
 
-def _limits(
-    localizer: Localizer,
-    learning: Sequence[FingerprintSet],
-    held_out: Sequence[FingerprintSet],
-    rows: Sequence[Mapping],
-) -> str:
+def _limits(localizer: Localizer, surveys: Sequence[FingerprintSet], rows: Sequence[Mapping]) -> str:
     """A list of what the numbers do not promise."""
     lines = ["Other places. A scan from outside the map is put on the map, wherever the survey sounds most like it."]
-    lines += _time_limits(learning)
-    environments = zip(localizer.environments, learning, held_out, strict=True)
-    for number, (environment, own, others) in enumerate(environments):
-        lines += _floor_limits(own)
-        lines += _device_limits(own, others, by_device=_by_device(localizer, number))
+    lines += _time_limits(surveys)
+    environments = zip(localizer.environments, surveys, localizer.held_out_by, strict=True)
+    for number, (environment, survey, way) in enumerate(environments):
+        lines += _floor_limits(survey)
+        lines += _device_limits(survey, by_device=way == "devices")
         lines += _row_limits(environment, rows[2 * number], rows[2 * number + 1])
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _time_limits(learning: Sequence[FingerprintSet]) -> list[str]:
+def _time_limits(surveys: Sequence[FingerprintSet]) -> list[str]:
     """Access points change after the survey."""
     since = "after the survey"
-    times = [fingerprints.time for fingerprints in learning]
+    times = [survey.time for survey in surveys]
     if all(time is not None for time in times):
         last = max(pd.to_datetime(time).max() for time in times)
         since = f"after the survey ({last:%Y-%m-%d})"
@@ -336,35 +322,25 @@ def _floor_limits(fingerprints: FingerprintSet) -> list[str]:
     return lines
 
 
-def _by_device(localizer: Localizer, number: int) -> bool:
-    """Whether all rows of some devices set the radii of an environment."""
-    by_group = localizer.provenance["settings"].get("whole_groups", False)
-    if np.ndim(by_group):
-        return by_group[number]
-    return by_group
-
-
-def _device_limits(learning: FingerprintSet, held_out: FingerprintSet, by_device: bool) -> list[str]:
+def _device_limits(survey: FingerprintSet, by_device: bool) -> list[str]:
     """Devices for which the numbers do not hold."""
-    name = learning.name
-    if learning.group is None:
+    name = survey.name
+    if survey.group is None:
         return [f"{name}: other devices. The survey does not name its devices; another one may hear other levels."]
-    devices = np.unique(learning.group)
+    devices = np.unique(survey.group)
     if len(devices) == 1:
         return [
             f"{name}: other devices. One device made the whole survey ({devices[0]}); another one may hear other "
             "levels, and neither the errors nor the radii are known for it."
         ]
     if by_device:
-        new = np.setdiff1d(held_out.group, devices)
         return [
-            f"{name}: devices unlike those of the survey. The radii are of whole devices that were not learnt, and the "
-            f"errors of {len(new)} others; few devices tell little of how devices differ."
+            f"{name}: devices unlike those of the survey. Errors and radii are those of {len(devices)} devices, each "
+            "while it was held out; few devices tell little of how devices differ."
         ]
     return [
-        f"{name}: other devices and later months. The radii are calibrated on random rows of the survey's "
-        f"{len(devices)} devices, and the errors are of such rows, too. For other devices the errors are larger, and "
-        "the radii hold less often; `fit --whole-devices` says how much."
+        f"{name}: other devices and later months. Errors and radii are those of the survey's {len(devices)} devices. "
+        "For others the errors are larger, and the radii hold less often; `fit --whole-devices` says how much."
     ]
 
 
@@ -374,7 +350,7 @@ def _row_limits(environment: Environment, of_localizer: Mapping, of_neighbours: 
     rows = of_localizer["rows"]
     lines = []
     if rows < FEW_ROWS:
-        lines.append(f"{name}: fine comparisons. Only {rows} rows were held out, so that all numbers are rough.")
+        lines.append(f"{name}: fine comparisons. Only {rows} rows could be held out, so that all numbers are rough.")
     if of_neighbours["median_m"] < of_localizer["median_m"]:
         lines.append(
             f"{name}: positions that must be as good as can be. Plain kNN has a median error of "
@@ -383,7 +359,7 @@ def _row_limits(environment: Environment, of_localizer: Mapping, of_neighbours: 
     for level in _levels(of_localizer):
         promised = float(level) / 100
         observed = of_localizer[f"coverage_{level}"]
-        by_chance = np.sqrt(promised * (1 - promised) * (1 / rows + 1 / environment.calibration.rows))
+        by_chance = np.sqrt(2 * promised * (1 - promised) / rows)
         if np.isinf(of_localizer[f"radius_{level}"]):
             lines.append(
                 f"{name}: radii of {level} %. They are infinite: the {environment.calibration.rows} rows that set "
@@ -397,18 +373,18 @@ def _row_limits(environment: Environment, of_localizer: Mapping, of_neighbours: 
 # === The map ===
 
 
-def draw_map(localizer: Localizer, learning: Sequence[FingerprintSet], held_out: Sequence[FingerprintSet]) -> Figure:
+def draw_map(localizer: Localizer, surveys: Sequence[FingerprintSet]) -> Figure:
     """Survey points, and held-out scans coloured by their error: a panel for each environment, floors on one another.
 
     Args:
-        localizer, learning, held_out: see `evaluations`.
+        localizer, surveys: see `files`.
     """
-    shapes = [_shape(fingerprints) for fingerprints in learning]
+    shapes = [_shape(survey) for survey in surveys]
     height = MAP_WIDTH * max(shapes) + 1
-    figure = Figure(figsize=(MAP_WIDTH * len(learning), height), layout="compressed")
-    panels = figure.subplots(1, len(learning), squeeze=False)[0]
-    for number, axis in enumerate(panels):
-        _draw_area(axis, localizer, number, learning[number], held_out[number])
+    figure = Figure(figsize=(MAP_WIDTH * len(surveys), height), layout="compressed")
+    panels = figure.subplots(1, len(surveys), squeeze=False)[0]
+    for axis, survey, held_out in zip(panels, surveys, localizer.held_out, strict=True):
+        _draw_area(axis, survey, held_out)
     return figure
 
 
@@ -419,34 +395,20 @@ def _shape(fingerprints: FingerprintSet) -> float:
     return float(np.clip(north / east, 0.25, 1.5))
 
 
-def _draw_area(
-    axis: Axes, localizer: Localizer, number: int, learning: FingerprintSet, held_out: FingerprintSet
-) -> None:
-    """One environment's panel."""
-    asked = held_out[_is_located(localizer, held_out)]
-    points = np.unique(learning.position, axis=0)
+def _draw_area(axis: Axes, survey: FingerprintSet, held_out: HeldOut) -> None:
+    """One environment's panel; a scan that was located in another is as far as the farthest of the others."""
+    points = np.unique(survey.position, axis=0)
     axis.scatter(*points.T, s=6, color="0.8", linewidth=0)
-    title = f"{learning.name}: {len(asked):,} held-out scans"
-    if len(asked):
-        error = _map_errors(localizer, number, asked)
-        worst_shown = np.percentile(error, 95, method="lower")
-        colours = {"cmap": "viridis_r", "vmin": 0, "vmax": worst_shown}
-        dots = axis.scatter(*asked.position.T, c=error, s=12, linewidth=0, **colours)
-        axis.figure.colorbar(dots, ax=axis, label="error (m)", extend="max")
-    low, high = usual_range(learning.position)
+    title = f"{survey.name}: {len(held_out.rows):,} held-out scans"
+    farthest = _finite(held_out.error).max()
+    error = np.minimum(held_out.error, farthest)
+    worst_shown = np.percentile(error, 95, method="lower")
+    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": worst_shown}
+    dots = axis.scatter(*held_out.rows.position.T, c=error, s=12, linewidth=0, **colours)
+    axis.figure.colorbar(dots, ax=axis, label="error (m)", extend="max")
+    low, high = usual_range(survey.position)
     margin = MARGIN * max(*(high - low), 1.0)
     axis.set_xlim(low[0] - margin, high[0] + margin)
     axis.set_ylim(low[1] - margin, high[1] + margin)
     axis.set_aspect("equal")
     axis.set(xlabel="east (m)", ylabel="north (m)", title=title)
-
-
-def _map_errors(localizer: Localizer, number: int, asked: FingerprintSet) -> np.ndarray:
-    """(n,) metres, those of scans that were located in another environment as far as the farthest of the others."""
-    located = localizer.predict(Scans(asked.rssi, asked.transmitters))
-    error = metrics.euclidean_errors(asked.position, located.position)
-    if located.environment is not None:
-        hit = located.environment == number
-        farthest = error[hit].max(initial=0.0)
-        error[~hit] = farthest
-    return error

@@ -1,10 +1,12 @@
-"""How sure an estimate is: split conformal radii (Papadopoulos et al., 2002; Lei et al., 2018).
+"""How sure an estimate is: cross-conformal radii (Vovk 2015; Barber et al. 2021, CV+).
 
-Of rows that were held out from training, the score is error / (spread + scale): the spread is the network's own, the
-scale a length of the environment. The radius at a level is the quantile of these scores, with its finite-sample
-correction, times (spread + scale). At least that share of scans like the held-out ones lies within; of scans from a
-device, a month or a place that the held-out ones do not resemble, perhaps less. Where whole devices were held out, it
-is their number that counts, not that of their rows: few of them tell little of how devices differ.
+Of each row of a survey, while it is held out, the score is error / (spread + scale): the spread is the network's own,
+the scale a length of the environment. The radius at a level is the quantile of these scores, with the finite-sample
+correction of split conformal prediction (Lei et al. 2018), times (spread + scale). About that share of scans like the
+held-out ones lies within. Two things are assumed: scans resemble held-out rows, so that of scans from a device, a month
+or a place that these do not resemble, fewer may; and a localizer that knows all rows errs no more than one that lacks a
+fold, so that the radii are a little too wide rather than too narrow. Where whole devices were held out, it is their
+number that counts, not that of their rows: few of them tell little of how devices differ.
 """
 
 import bisect

@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 
 from lib import metrics, quiet_import
-from lib.data import protocols
-from lib.data.fingerprints import FingerprintSet, Release, Scans, in_common
+from lib.data.fingerprints import FingerprintSet, Release, Scans, joined
+from lib.data.folds import HOLD_OUT
 from lib.data.forms import NamedScans, Rules, as_marker, matrix
 from lib.data.frames import Frame
 from lib.data.names import Spellings
@@ -48,7 +48,7 @@ class Environment(runtime.Environment):
 
     Attributes:
         release: what it was fitted on.
-        learning_rows: how many rows trained the network; the others calibrated.
+        learning_rows: how many rows it learnt from.
     """
 
     release: Release
@@ -61,10 +61,47 @@ class Environment(runtime.Environment):
         return super().from_json({**fields, "release": release})
 
 
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Rows of one environment, located by what had not seen them.
+
+    Attributes:
+        rows: n fingerprints.
+        located: where they were located, in the environment's frame.
+        error: (n,) metres; infinite where another environment was told.
+        neighbours_error: (n,) metres, of plain kNN with the same rows stored.
+        fold: (n,) with which others each row was held out.
+        scale: metres, see `Calibration`.
+    """
+
+    rows: FingerprintSet
+    located: Located
+    error: np.ndarray
+    neighbours_error: np.ndarray
+    fold: np.ndarray
+    scale: float
+
+    def calibration(self, rows: np.ndarray | slice = slice(None)) -> Calibration:
+        """Of all rows, or of some."""
+        spread = self.located.spread[rows].astype(np.float64)
+        return Calibration.of(self.error[rows], spread, self.scale)
+
+    def radius(self, level: float) -> np.ndarray:
+        """(n,) metres: that of each row, had only the rows of other folds calibrated it."""
+        radius = np.zeros(len(self.rows))
+        spread = self.located.spread.astype(np.float64)
+        for fold in np.unique(self.fold):
+            here = self.fold == fold
+            radius[here] = self.calibration(~here).radius(spread[here], level)
+        return radius
+
+
 class Localizer(Estimator):
     """A unified network for one environment or several, and how sure it is.
 
-    A transmitter that several environments name is the same in all of them. Scans that hear nothing teach nothing.
+    A transmitter that several environments name is the same in all of them. Scans that hear nothing teach nothing. The
+    network is that of the benchmark; each row of a survey is held out once, and its error is then one of those that
+    set the radii (cross-conformal prediction, Vovk 2015).
 
     Args:
         not_heard: markers that stand for "not heard" in the scans of these environments, numbers or text, beside NaN;
@@ -74,6 +111,7 @@ class Localizer(Estimator):
     Attributes:
         unified: after `fit`, the network's estimator, in whose frames each environment begins at its `origin`.
         environments: after `fit`, what it knows of each environment, in the order of the network's output.
+        held_out: after `fit`, for each environment how good rows were located while they were held out.
         provenance: after `fit`, seed, settings and versions.
 
     Raises:
@@ -85,6 +123,8 @@ class Localizer(Estimator):
     def __init__(self, not_heard: Sequence = (), **settings):
         if settings.get("head", "places") != "places":
             raise ValueError(f"`head` must be places, which tells its spread. Received: {settings['head']}")
+        if settings.get("folds", 2) < 2:
+            raise ValueError(f"`folds` must be at least 2, to calibrate. Received: {settings['folds']}")
         self.not_heard = tuple(map(as_marker, not_heard))
         self.settings = settings
         self.unified = Unified(**settings)
@@ -98,8 +138,14 @@ class Localizer(Estimator):
 
     @property
     def transmitters(self) -> tuple[str, ...]:
-        """(t,) names of its inputs: those that a learning row hears."""
+        """(t,) names of its inputs: those that a row of a survey hears."""
         return self.unified.transmitters
+
+    @property
+    def held_out_by(self) -> list[str]:
+        """For each environment the way in which its rows were held out, one of `folds.HOLD_OUT`."""
+        settings = self.unified.environment_settings or [{}] * len(self.environments)
+        return [own.get("hold_out", HOLD_OUT[0]) for own in settings]
 
     @property
     def known(self) -> Spellings:
@@ -111,50 +157,40 @@ class Localizer(Estimator):
     # === Fit ===
 
     def fit(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], *, seed: int) -> Self:
-        """Learn from the training rows, and calibrate the uncertainty on the validation rows.
+        """Learn from the rows of both, and calibrate the uncertainty on each while it is held out.
 
         Raises:
-            ValueError: if names repeat, a set has too few rows that hear something to learn or to calibrate, or all
-                rows are at one place.
+            ValueError: if names repeat, a set has too few rows that hear something to hold some out, or all rows are at
+                one place.
         """
         require_rows(train, validation)
-        learning, calibrating, shifted, origins = [], [], [], []
-        for train_rows, validation_rows in zip(train, validation, strict=True):
-            rows, held_out = _audible(train_rows, validation_rows)
-            origin = _corner(rows)
-            learning.append(rows)
-            calibrating.append(held_out)
-            shifted.append(_shifted(rows, origin))
-            origins.append(origin)
+        surveys, shifted = [], []
+        for first, second in zip(train, validation, strict=True):
+            rows = _audible(joined(first, second))
+            surveys.append(rows)
+            shifted.append(_shifted(rows, _corner(rows)))
         nothing = [rows[:0] for rows in shifted]
         self.unified.fit(shifted, nothing, seed=seed)
         self.n_train = self.unified.n_train
         self.curves = self.unified.curves
-        calibrations = self._calibrations(calibrating, origins)
-        environments = []
-        for rows, origin, calibration in zip(learning, origins, calibrations, strict=True):
-            environments.append(_environment(rows, origin, calibration))
-        self.environments = tuple(environments)
+        self.held_out = [self._held_out(number, rows) for number, rows in enumerate(surveys)]
+        self.environments = tuple(
+            _environment(rows, _corner(rows), held_out.calibration())
+            for rows, held_out in zip(surveys, self.held_out, strict=True)
+        )
         self.provenance = {"seed": seed, "settings": _plain(self.settings), "versions": _versions()}
         return self
 
-    def _calibrations(self, calibrating: Sequence[FingerprintSet], origins: Sequence[tuple]) -> list[Calibration]:
-        """Of each environment; where a row is located in another environment, its error is infinite."""
-        scans = in_common([rows.scans for rows in calibrating])
-        located = self.unified.predict(scans)
-        predicted_environment = _environment_numbers(located)
-        counts = [len(rows) for rows in calibrating]
-        own_environment = np.repeat(np.arange(len(calibrating)), counts)
-        true = np.concatenate([rows.position for rows in calibrating])
-        predicted = located.position + np.array(origins)[predicted_environment]
-        error = metrics.euclidean_errors(true, predicted)
-        error[own_environment != predicted_environment] = np.inf
-        spread = located.spread.astype(np.float64)
-        calibrations = []
-        for number in range(len(calibrating)):
-            rows = own_environment == number
-            calibrations.append(Calibration.of(error[rows], spread[rows], self._scale(number)))
-        return calibrations
+    def _held_out(self, number: int, survey: FingerprintSet) -> "HeldOut":
+        """How good the rows of one environment were located that were held out."""
+        told = self.unified.held_out[number]
+        located = told.located
+        origin = np.array(_corner(survey))
+        located = dataclasses.replace(located, position=located.position + origin)
+        rows = survey[told.rows]
+        error = metrics.euclidean_errors(rows.position, located.position)
+        error[_environment_numbers(located) != number] = np.inf
+        return HeldOut(rows, located, error, told.neighbours_error, told.fold, self._scale(number))
 
     def _scale(self, number: int) -> float:
         """Metres, the median sigma of an environment's places."""
@@ -163,43 +199,31 @@ class Localizer(Estimator):
         return float(np.median(sigma))
 
     @classmethod
-    def holding_out(
+    def of(
         cls,
-        fingerprints: Sequence[FingerprintSet],
+        surveys: Sequence[FingerprintSet],
         seed: int = 0,
         *,
-        calibration: float | Sequence[float] = 0.10,
-        whole_groups: bool | Sequence[bool] = False,
+        hold_out: str | Sequence[str] = HOLD_OUT[0],
         **settings,
     ) -> "Localizer":
-        """Fit on most rows of each environment, and calibrate the uncertainty on the others.
+        """A localizer fitted on surveys.
 
         Args:
-            fingerprints: one set for each environment, with different names.
-            seed: see `fit`; it also draws the rows that calibrate.
-            calibration: share of the rows that calibrate, or one for each environment; copies of a scan stay together.
-            whole_groups: hold out all rows of that share of the groups (devices) in the place of that share of all
-                rows, or whether to for each environment: the radius is then that of groups that were never seen.
+            surveys: one for each environment, with different names.
+            seed: see `fit`.
+            hold_out: as scans will come, one of `folds.HOLD_OUT`, or one for each environment: by `devices`, errors and
+                radii are those of devices that were never seen.
             settings: see the class, `not_heard` among them.
 
         Raises:
-            ValueError: if names repeat, a set has too few rows that hear something to hold some out, all rows are at
-                one place, there are no groups where whole ones are to be held out, or the settings are wrong.
+            ValueError: see `fit`, or if the settings are wrong.
         """
-        require_rows(fingerprints, fingerprints)
-        localizer = cls(**settings)
-        shares = _for_each(calibration, len(fingerprints), "calibration")
-        by_groups = _for_each(whole_groups, len(fingerprints), "whole_groups")
-        learning, calibrating = [], []
-        for rows, share, by_group in zip(fingerprints, shares, by_groups, strict=True):
-            audible = rows[rows.heard.any(axis=1)]
-            kept, held_out = protocols.held_out(audible, share, by_group, seed)
-            learning.append(kept)
-            calibrating.append(held_out)
-        localizer.fit(learning, calibrating, seed=seed)
-        held_out_by = {"calibration": calibration, "whole_groups": whole_groups}
-        localizer.provenance["settings"] |= _plain(held_out_by)
-        return localizer
+        ways = _for_each(hold_out, len(surveys), "hold_out")
+        given = settings.pop("environments", None) or [{}] * len(surveys)
+        environments = [{"hold_out": way} | dict(own) for way, own in zip(ways, given, strict=True)]
+        localizer = cls(**settings, environments=environments)
+        return localizer.fit(surveys, [rows[:0] for rows in surveys], seed=seed)
 
     # === Use ===
 
@@ -453,19 +477,12 @@ def _for_each(value, count: int, setting: str) -> list:
     return list(value)
 
 
-def _audible(learning: FingerprintSet, calibrating: FingerprintSet) -> tuple[FingerprintSet, FingerprintSet]:
-    """The rows that hear a transmitter which a learning row hears, with these transmitters alone."""
-    learning = learning[learning.heard.any(axis=1)]
-    used = learning.heard.any(axis=0)
-    names = tuple(np.array(learning.transmitters, dtype=object)[used])
-    learning = dataclasses.replace(learning, rssi=learning.rssi[:, used], transmitters=names)
-    calibrating = dataclasses.replace(calibrating, rssi=calibrating.scans.of(names), transmitters=names)
-    calibrating = calibrating[calibrating.heard.any(axis=1)]
-    if not len(calibrating):
-        raise ValueError(
-            f"{learning.name}: no row that was held out hears a transmitter of the others: too few rows to calibrate"
-        )
-    return learning, calibrating
+def _audible(survey: FingerprintSet) -> FingerprintSet:
+    """The rows that hear a transmitter, with the transmitters that a row hears."""
+    rows = survey[survey.heard.any(axis=1)]
+    used = rows.heard.any(axis=0)
+    names = tuple(np.array(rows.transmitters, dtype=object)[used])
+    return dataclasses.replace(rows, rssi=rows.rssi[:, used], transmitters=names)
 
 
 def _corner(fingerprints: FingerprintSet) -> tuple[float, float]:

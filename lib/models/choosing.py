@@ -1,0 +1,153 @@
+"""What data can tell of how a network and stored fingerprints locate together, told by rows that neither has seen.
+
+Each row of a survey is held out once. Its place has probabilities by networks that did not learn it, and is voted for
+by fingerprints that are held in while it is out. So choices need no training, and are made on all rows.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib.metrics import euclidean_errors
+from lib.models.layers import LEAST_PROBABILITY
+from lib.models.places import PlaceDecoder, Places, mixed, votes_of_places
+
+EXPONENTS = (1.5, float(np.e))
+WIDTHS = (0.02, 0.05, 0.1)
+OFFSETS = {"devices": ((0.0,), (-6.0, 0.0, 6.0))}  # in dB, where other devices are to come
+SHARES = (0.0, 0.25, 0.75, 1.0)
+SOFTNESSES, SHARPNESSES = (0.0, 4.0), (1.5,)
+BEYOND_CHANCE = 2.0  # standard errors by which another setting must be better than the usual one
+MARGIN = 0.05  # and by this share
+ROWS = 800  # by which is chosen
+ITERATIONS = 8  # of the median
+PLAIN_NEIGHBOURS = 5  # of the kNN that is told beside it
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How network and stored fingerprints locate together in one environment.
+
+    Attributes:
+        share, width, exponent, offsets: see `places.Neighbours`.
+        softness: in spacings of the places, see `places.PlaceDecoder`.
+        sharpness: see `places.Places`.
+    """
+
+    share: float = 0.5
+    width: float = 0.03
+    exponent: float = 1.5
+    offsets: tuple[float, ...] = (0.0,)
+    softness: float = 1.0
+    sharpness: float = 1.0
+
+    def of_places(self, places: Places) -> Places:
+        """Places that are decoded by this choice."""
+        softness = places.softness * self.softness
+        sharpness = places.sharpness * self.sharpness
+        return dataclasses.replace(places, softness=softness, sharpness=sharpness)
+
+    def votes(self) -> dict:
+        """Those arguments of `places.Neighbours` that are chosen."""
+        return {name: getattr(self, name) for name in ("share", "width", "exponent", "offsets")}
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Rows of one environment, told by what has not seen them.
+
+    Attributes:
+        probabilities: (n, c) of its places by the networks.
+        similarity: of an exponent and offsets, (n, m) similarities to stored fingerprints, below 0 to those that are
+            held out with the row.
+        of_place: (m,) the place of each stored fingerprint.
+        stored: (m, 2) metres, their positions.
+        places: c places.
+        position: (n, 2) metres, where the rows were taken.
+
+    Indexing by rows gives the same of fewer rows.
+    """
+
+    probabilities: np.ndarray
+    similarity: Callable[[float, Sequence[float]], np.ndarray]
+    of_place: np.ndarray
+    stored: np.ndarray
+    places: Places
+    position: np.ndarray
+
+    def __getitem__(self, rows) -> "HeldOut":
+        return dataclasses.replace(
+            self,
+            probabilities=self.probabilities[rows],
+            similarity=lambda exponent, offsets: self.similarity(exponent, offsets)[rows],
+            position=self.position[rows],
+        )
+
+    def both(self, choice: Choice) -> np.ndarray:
+        """(n, c) probabilities of network and votes together."""
+        similarity = self.similarity(choice.exponent, choice.offsets)
+        votes = votes_of_places(similarity, self.of_place, choice.width, len(self.places))
+        known = similarity.max(axis=1, keepdims=True) > 0
+        share = np.where(known, np.float32(choice.share), np.float32(0))
+        both = mixed(self.probabilities, votes, share, np.arange(len(self.places)))
+        return np.maximum(both, LEAST_PROBABILITY)
+
+    def errors(self, choice: Choice) -> np.ndarray:
+        """(n,) metres, floors not counted."""
+        decode = PlaceDecoder(choice.of_places(self.places), iterations=ITERATIONS)
+        located = decode(np.log(self.both(choice)))
+        return euclidean_errors(self.position, np.asarray(located["position"], dtype=np.float64))
+
+    def errors_of_plain_neighbours(self) -> np.ndarray:
+        """(n,) metres of the mean of the nearest stored positions, as by kNN."""
+        similarity = self.similarity(float(np.e), (0.0,))
+        count = min(PLAIN_NEIGHBOURS, similarity.shape[1])
+        nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
+        return euclidean_errors(self.position, self.stored[nearest].mean(axis=1))
+
+
+def choose(rows: HeldOut, hold_out: str) -> Choice:
+    """A choice with a low mean error on rows that were held out.
+
+    Step by step: how stored fingerprints are compared, then over which distance they vote, how much they have to say,
+    and how a position is decoded. Only the first step takes the best; in the others the usual setting is left where
+    another is better by more than chance and by `MARGIN`, for scans will differ from the survey in more than what
+    could be held out.
+
+    Args:
+        rows: see the class.
+        hold_out: one of `folds.HOLD_OUT`, the way in which they were.
+    """
+    compared = []
+    for offsets in OFFSETS.get(hold_out, ((0.0,),)):
+        compared += [Choice(exponent=exponent, offsets=offsets) for exponent in EXPONENTS]
+    best = min(compared, key=lambda candidate: rows.errors(candidate).mean())
+    for setting, values in (("width", WIDTHS), ("share", SHARES), ("softness", SOFTNESSES), ("sharpness", SHARPNESSES)):
+        others = [dataclasses.replace(best, **{setting: value}) for value in values]
+        best = _better_than_usual(rows, best, others)
+    return best
+
+
+def _better_than_usual(rows: HeldOut, usual: Choice, others: Sequence[Choice]) -> Choice:
+    """The best of others that is better than the usual choice by more than chance and `MARGIN`, or that."""
+    usual_errors = rows.errors(usual)
+    best, best_mean = usual, (1 - MARGIN) * usual_errors.mean()
+    for other in others:
+        errors = rows.errors(other)
+        gain = usual_errors - errors
+        chance = gain.std() / np.sqrt(len(gain))
+        if errors.mean() < best_mean and gain.mean() > BEYOND_CHANCE * chance:
+            best, best_mean = other, errors.mean()
+    return best
+
+
+def alternatives(rows: HeldOut, choice: Choice) -> Mapping[str, float]:
+    """Mean errors in metres of the choice on rows that were held out, and of what it was chosen from."""
+    return {
+        "network alone": float(rows.errors(dataclasses.replace(choice, share=0.0)).mean()),
+        "votes alone": float(rows.errors(dataclasses.replace(choice, share=1.0)).mean()),
+        "together": float(rows.errors(choice).mean()),
+        "plain kNN": float(rows.errors_of_plain_neighbours().mean()),
+    }
