@@ -1,6 +1,6 @@
-"""Folds: each row of a survey is held out once, as scans will come that nobody surveyed."""
+"""Folds: rows of a survey are held out as scans will come that nobody surveyed."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,26 +8,77 @@ from lib.data.fingerprints import FingerprintSet
 
 HOLD_OUT = ("positions", "rows", "devices", "areas")  # what goes out as a whole, the default first
 AREAS = 8  # along the extent, if no side is given
+POSITIONS_OF_DEVICES = 8  # where devices are held out, one in so many positions is, too
 
 
-def folds(fingerprints: FingerprintSet, hold_out: str, count: int, seed: int, area: float | None = None) -> np.ndarray:
-    """Which fold each row is in; copies of a row are in one fold where the folds allow it.
+@dataclass(frozen=True, eq=False)
+class Folds:
+    """What is held out in each of k folds.
 
-    Args:
-        fingerprints: rows of one environment.
-        hold_out: `rows`: scans will come from the very positions of the survey; `positions`: from between them;
-            `devices`: from other devices, too; `areas`: from where nobody surveyed.
-        count: of the folds, at least 2; fewer if there are fewer positions, devices or areas.
-        seed: which rows or positions are held out together. Devices and areas are shared out by their rows.
-        area: side of a square area in metres; None stands for an eighth of the extent.
-
-    Returns:
-        (n,) numbers from 0 on.
-
-    Raises:
-        ValueError: if there is no such way, or rows have fewer than two of what is to be held out.
+    Attributes:
+        hidden: (k, n) bool, the rows that are out.
+        asked: (n,) the fold in which a row is asked about, of those in which it is out; -1 for none.
     """
-    groups = _groups(fingerprints, hold_out, area)
+
+    hidden: np.ndarray
+    asked: np.ndarray
+
+    @classmethod
+    def of(
+        cls, fingerprints: FingerprintSet, hold_out: str, count: int, seed: int, area: float | None = None
+    ) -> "Folds":
+        """The folds of an environment; copies of a row that is asked about are out with it.
+
+        Args:
+            fingerprints: n rows of one environment.
+            hold_out: `rows`: scans will come from the very positions of the survey; `positions`: from between them;
+                `devices`: the same from other devices; `areas`: from where nobody surveyed.
+            count: of the folds, k. Where there are fewer positions, devices or areas, nothing is out in some.
+            seed: which rows or positions are out together. Devices and areas are shared out by their rows.
+            area: side of a square area in metres; None stands for an eighth of the extent.
+
+        Raises:
+            ValueError: if there is no such way, or rows have fewer than two of what is to be held out.
+        """
+        if hold_out not in HOLD_OUT:
+            raise ValueError(f"`hold_out` must be one of {', '.join(HOLD_OUT)}. Received: {hold_out}")
+        asked = _fold(fingerprints, hold_out, _groups(fingerprints, hold_out, area), count, seed)
+        hidden = asked == np.arange(count)[:, None]
+        if hold_out == "devices":
+            position = _fold(fingerprints, "positions", fingerprints.place_id, POSITIONS_OF_DEVICES, seed)
+            position_hidden = position == np.arange(count)[:, None]
+            is_asked = (hidden & position_hidden).any(axis=0)
+            hidden |= position_hidden
+            asked = np.where(is_asked, asked, -1)
+        copies = fingerprints.copy_id
+        for number in range(count):
+            hidden[number] |= np.isin(copies, copies[asked == number])
+        return cls(hidden, asked)
+
+    @classmethod
+    def none(cls, rows: int) -> "Folds":
+        """Of so many rows, of which none is ever out."""
+        return cls(np.zeros((1, rows), dtype=bool), np.full(rows, -1))
+
+
+def _groups(fingerprints: FingerprintSet, hold_out: str, area: float | None) -> np.ndarray:
+    """(n,) number of what each row is held out with, without gaps."""
+    if hold_out == "rows":
+        return fingerprints.copy_id
+    if hold_out == "positions":
+        return fingerprints.place_id
+    if hold_out == "areas":
+        return areas(fingerprints.position, area)
+    if fingerprints.group is None:
+        raise ValueError(
+            f"{fingerprints.name}: to hold out devices, rows must name theirs (column `device`). Received: rows without"
+        )
+    _, groups = np.unique(fingerprints.group, return_inverse=True)
+    return groups
+
+
+def _fold(fingerprints: FingerprintSet, hold_out: str, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """(n,) fold of each row, by the groups that are held out as a whole."""
     rows_of_group = np.bincount(groups)
     if len(rows_of_group) < 2:
         raise ValueError(
@@ -46,26 +97,8 @@ def folds(fingerprints: FingerprintSet, hold_out: str, count: int, seed: int, ar
     return fold_of_group[groups]
 
 
-def _groups(fingerprints: FingerprintSet, hold_out: str, area: float | None) -> np.ndarray:
-    """(n,) number of what each row is held out with, without gaps."""
-    if hold_out == "rows":
-        return fingerprints.copy_id
-    if hold_out == "positions":
-        return fingerprints.place_id
-    if hold_out == "areas":
-        return areas(fingerprints.position, area)
-    if hold_out != "devices":
-        raise ValueError(f"`hold_out` must be one of {', '.join(HOLD_OUT)}. Received: {hold_out}")
-    if fingerprints.group is None:
-        raise ValueError(
-            f"{fingerprints.name}: to hold out devices, rows must name theirs (column `device`). Received: rows without"
-        )
-    _, groups = np.unique(fingerprints.group, return_inverse=True)
-    return groups
-
-
 def areas(position: np.ndarray, side: float | None = None) -> np.ndarray:
-    """(n, 2) metres → (n,) number of the square that each position lies in; see `folds` for its side."""
+    """(n, 2) metres → (n,) number of the square that each position lies in; see `Folds.of` for its side."""
     if side is None:
         side = max(np.ptp(position, axis=0).max() / AREAS, 1e-3)
     square = np.floor(np.asarray(position) / side).astype(np.int64)
@@ -73,10 +106,3 @@ def areas(position: np.ndarray, side: float | None = None) -> np.ndarray:
     number = columns * (rows.max() + 1) + rows
     _, area = np.unique(number, return_inverse=True)
     return area
-
-
-def learners(fold: np.ndarray, number: int, copies: Sequence[int]) -> np.ndarray:
-    """(n,) bool: rows from which the member of a fold learns: of other folds, and no copies of what it is asked."""
-    asked = fold == number
-    copied = np.isin(copies, np.asarray(copies)[asked])
-    return ~asked & ~copied

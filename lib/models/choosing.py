@@ -20,7 +20,8 @@ OFFSETS = {"devices": ((0.0,), (-6.0, 0.0, 6.0))}  # in dB, where other devices 
 SHARES = (0.0, 0.25, 0.75, 1.0)
 SOFTNESSES, SHARPNESSES = (0.0, 4.0), (1.5,)
 BEYOND_CHANCE = 2.0  # standard errors by which another setting must be better than the usual one
-MARGIN = 0.05  # and by this share
+MARGIN = 0.05  # and by this share of its error
+MARGIN_OF_NETWORK = 0.15  # and by this one, for a network to have more say than stored fingerprints
 ROWS = 800  # by which is chosen
 ITERATIONS = 8  # of the median
 PLAIN_NEIGHBOURS = 5  # of the kNN that is told beside it
@@ -131,14 +132,16 @@ def choose(rows: HeldOut, hold_out: str) -> Choice:
 
 
 def _better_than_usual(rows: HeldOut, usual: Choice, others: Sequence[Choice]) -> Choice:
-    """The best of others that is better than the usual choice by more than chance and `MARGIN`, or that."""
+    """The best of others that is better than the usual choice by more than chance and a margin, or that."""
     usual_errors = rows.errors(usual)
-    best, best_mean = usual, (1 - MARGIN) * usual_errors.mean()
+    best, best_mean = usual, usual_errors.mean()
     for other in others:
         errors = rows.errors(other)
         gain = usual_errors - errors
         chance = gain.std() / np.sqrt(len(gain))
-        if errors.mean() < best_mean and gain.mean() > BEYOND_CHANCE * chance:
+        margin = MARGIN_OF_NETWORK if other.share < usual.share else MARGIN
+        least = max(BEYOND_CHANCE * chance, margin * usual_errors.mean())
+        if errors.mean() < best_mean and gain.mean() > least:
             best, best_mean = other, errors.mean()
     return best
 

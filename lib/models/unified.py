@@ -10,7 +10,7 @@ import pandas as pd
 
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, require_memory
-from lib.data.folds import AREAS, HOLD_OUT, folds, learners
+from lib.data.folds import AREAS, HOLD_OUT, Folds
 from lib.models import places, training
 from lib.models.choosing import ROWS, Choice, HeldOut, alternatives, choose
 from lib.models.estimator import Located, choice, nothing_located, require_rows
@@ -65,7 +65,7 @@ class Unified(NetworkEstimator):
         folds: how many members there are. A single one learns from all rows, and nothing is chosen.
         environments: settings of each environment, in the order in which they are fitted; None leaves all as they are.
             Each mapping may have: `hold_out`, one of `folds.HOLD_OUT`, as scans will come, and `area`, see
-            `folds.folds`; `grid`, arguments of `Places.of`, and `augmentation`, what differs from that for scans that
+            `folds.Folds`; `grid`, arguments of `Places.of`, and `augmentation`, what differs from that for scans that
             come like this (of a transmitter that several environments have, the first one's counts); `neighbours`,
             arguments of `places.Neighbours` in the place of those that would be chosen, None for no votes.
         shared_columns: whether the i-th transmitter of every environment goes into the same input, so that the choice
@@ -117,7 +117,7 @@ class Unified(NetworkEstimator):
     def _check(self, settings: Mapping) -> None:
         for name in settings:
             choice("environments", name, OF_ENVIRONMENT)
-        choice("hold_out", settings.get("hold_out", HOLD_OUT[0]), HOLD_OUT)
+        choice("hold_out", hold_out_of(settings), HOLD_OUT)
         for name in settings.get("augmentation") or ():
             choice("augmentation", name, tuple(AUGMENTATION))
         neighbours = settings.get("neighbours")
@@ -173,19 +173,16 @@ class Unified(NetworkEstimator):
         heard = inputs.pop("heard")
         exponent, with_heard = self.trunk["exponent"], self.trunk["heard"]
         decoder, loss = self._decoder_and_loss(sets, settings)
-        fold = np.full(sum(map(len, sets)), -1)
-        asked = [np.zeros(0, dtype=np.int64)] * len(sets)
-        if self.folds > 1:
-            fold = np.concatenate([self._folds(rows, own, seed) for rows, own in zip(sets, settings, strict=True)])
-            asked = asked_rows(list(map(len, sets)), seed)
+        folds = [self._folds(rows, own, seed) for rows, own in zip(sets, settings, strict=True)]
         return Survey(
             sets=sets,
             settings=settings,
             columns=columns,
             rssi=input_rows(scans, columns),
             target=targets(sets),
-            fold=fold,
-            asked=asked,
+            hidden=np.concatenate([own.hidden for own in folds], axis=1),
+            fold=np.concatenate([own.asked for own in folds]),
+            asked=asked_rows([own.asked for own in folds], seed),
             inputs=inputs,
             levels={
                 "columns": heard,
@@ -198,9 +195,10 @@ class Unified(NetworkEstimator):
             loss=loss,
         )
 
-    def _folds(self, rows: FingerprintSet, settings: Mapping, seed: int) -> np.ndarray:
-        hold_out = settings.get("hold_out", HOLD_OUT[0])
-        return folds(rows, hold_out, self.folds, seed, settings.get("area"))
+    def _folds(self, rows: FingerprintSet, settings: Mapping, seed: int) -> Folds:
+        if self.folds == 1:
+            return Folds.none(len(rows))
+        return Folds.of(rows, hold_out_of(settings), self.folds, seed, settings.get("area"))
 
     def _learning_rows(
         self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet]
@@ -261,14 +259,13 @@ class Unified(NetworkEstimator):
         n_levels = len(survey.levels["columns"]) * (1 + self.trunk["heard"])
         architecture = {name: self.trunk[name] for name in ("hidden", "dropout")}
         rows = rows_of_epoch(list(map(len, survey.sets)))
-        copies = np.concatenate([fingerprints.copy_hash for fingerprints in survey.sets])
         asked = np.concatenate(survey.asked)
         outputs = np.zeros((len(asked), n_outputs), dtype=np.float32)
         members, curves = [], []
         for number in range(self.folds):
             member = member_network(n_levels, n_outputs, name=f"member_{number}", **architecture)
             network = learning_network(member, levels=survey.levels, **survey.inputs)
-            learnt = rows[learners(survey.fold, number, copies)[rows]]
+            learnt = rows[~survey.hidden[number][rows]]
             if not len(learnt):
                 raise ValueError(f"fold {number}: expected rows to learn from. Received: only copies of those held out")
             learning = survey.rssi[learnt], survey.target[learnt]
@@ -300,7 +297,7 @@ class Unified(NetworkEstimator):
         held_out = self._held_out(survey, number, outputs, voting)
         chosen = self._given(settings)
         if chosen is None:
-            chosen = choose(held_out[:ROWS], settings.get("hold_out", HOLD_OUT[0]))
+            chosen = choose(held_out[:ROWS], hold_out_of(settings))
         told = alternatives(held_out[:ROWS], chosen) if self.folds > 1 else {}
         votes = None
         if chosen.share > 0:
@@ -323,7 +320,7 @@ class Unified(NetworkEstimator):
         own = outputs[before : before + len(asked)][:, voting["own_places"]]
         own_rows = survey.target[:, 0] == number
         stored = survey.rssi[own_rows]
-        same_fold = survey.fold[asked][:, None] == survey.fold[own_rows][None]
+        unseen = survey.hidden[survey.fold[asked]][:, own_rows]
 
         @functools.cache
         def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:
@@ -331,7 +328,7 @@ class Unified(NetworkEstimator):
             layer.build([stored.shape, own.shape])
             layer.store(stored)
             blocks = [np.asarray(layer.similarity(survey.rssi[rows])) for rows in np.array_split(asked, 8)]
-            return np.where(same_fold, UNSEEN, np.concatenate(blocks))
+            return np.where(unseen, UNSEEN, np.concatenate(blocks))
 
         return HeldOut(
             probabilities=np.asarray(keras.ops.softmax(own)),
@@ -404,7 +401,8 @@ class Survey:
         columns: see `input_columns`.
         rssi: (n, inputs) dBm of all rows, one environment after another.
         target: (n, 5) of all rows, see `targets`.
-        fold: (n,) of all rows, −1 where nothing is held out.
+        hidden: (k, n) whether a member must not see a row.
+        fold: (n,) the member that is asked about a row, −1 for none.
         asked: for each environment numbers of the rows that are asked about where they are held out, in any order.
         inputs, levels, audible: arguments of the layers before and after the members.
         decoder: of the outputs.
@@ -416,6 +414,7 @@ class Survey:
     columns: list[np.ndarray]
     rssi: np.ndarray
     target: np.ndarray
+    hidden: np.ndarray
     fold: np.ndarray
     asked: list[np.ndarray]
     inputs: dict
@@ -514,20 +513,25 @@ def decoded_in_blocks(decoder: PlaceDecoder, probabilities: np.ndarray) -> dict[
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
-def asked_rows(counts: Sequence[int], seed: int) -> list[np.ndarray]:
-    """For each environment with so many rows numbers of at most `MOST_ASKED`, by chance and in an order by chance."""
+def asked_rows(folds: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """For each environment numbers of at most `MOST_ASKED` rows that have a fold, in an order by chance."""
     asked, first = [], 0
-    for count in counts:
-        most = min(MOST_ASKED, max(ROWS, int(MOST_SIMILARITIES / count)))
-        chosen = np.random.default_rng(seed).permutation(count)[:most]
-        asked.append(first + chosen)
-        first += count
+    for fold in folds:
+        most = min(MOST_ASKED, max(ROWS, int(MOST_SIMILARITIES / len(fold))))
+        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(fold >= 0))
+        asked.append(first + shuffled[:most])
+        first += len(fold)
     return asked
+
+
+def hold_out_of(settings: Mapping) -> str:
+    """How scans of an environment will come."""
+    return settings.get("hold_out", HOLD_OUT[0])
 
 
 def grid_of(fingerprints: FingerprintSet, settings: Mapping) -> dict:
     """Arguments of `Places.of` for an environment: its own `grid`, and what suits the scans that will come."""
-    hold_out = settings.get("hold_out", HOLD_OUT[0])
+    hold_out = hold_out_of(settings)
     suited = {"revisited": hold_out == "rows"}
     if hold_out == "areas":
         side = settings.get("area") or np.ptp(fingerprints.position, axis=0).max() / AREAS
@@ -537,7 +541,7 @@ def grid_of(fingerprints: FingerprintSet, settings: Mapping) -> dict:
 
 def augmentation_of(settings: Mapping) -> dict:
     """Arguments of `Augmentation` for an environment: its own, and what suits the scans that will come."""
-    share = OTHER_PHONES[settings.get("hold_out", HOLD_OUT[0])]
+    share = OTHER_PHONES[hold_out_of(settings)]
     suited = {name: value * share for name, value in AUGMENTATION.items()}
     suited["loss"] = AUGMENTATION["loss"]
     return suited | dict(settings.get("augmentation") or {})
