@@ -16,6 +16,7 @@ From a survey to positions:
   python -m lib fit office=survey.csv --output localizer
   python -m lib predict localizer scans.csv --output positions.csv
   python -m lib evaluate localizer later.csv
+  python -m lib update localizer later.csv --output renewed
 
 \b
 Results go to standard output, or to --output; what was read, progress and errors go to standard error.
@@ -349,6 +350,50 @@ def evaluate(localizer, sources, levels, **reading) -> int:
         rows.append(fitted.evaluate(fingerprints, levels))
     report(rows)
     return DONE if any(row["located"] for row in rows) else NOTHING_LOCATED
+
+
+@main.command(epilog=REPORT)
+@localizer_argument
+@click.argument("sources", nargs=-1, required=True, metavar="[NAME=]FILE...")
+@click.option(
+    "--output", type=click.Path(path_type=Path), required=True, help="Folder to write the renewed localizer to."
+)
+@levels_option
+@reading_options
+@click.option("--seed", type=int, default=0, show_default=True, help="Of all random choices.")
+def update(localizer, sources, output, levels, seed, **reading) -> int:
+    """Add newly surveyed fingerprints to a localizer and calibrate it on them, in seconds, without training.
+
+    Some fifty scans or more, from all of the place. They are read as by fit (see fit --help). NAME is that of the
+    environment; with only one it can be left out. Reported are the new scans, as they are located before and after,
+    each while it is held out.
+
+    \b
+    Example:
+      python -m lib update localizer office=june.csv --output localizer-june
+    """
+    from lib.data.names import Spellings
+    from lib.paths import require_writable
+    from lib.use import card
+    from lib.use.localizer import Localizer, require_replaceable
+    from lib.use.runtime import require_levels
+
+    require_levels(levels)
+    require_replaceable(output)
+    require_writable(output)
+    renewed = Localizer.load(localizer)
+    options, tell = options_of(reading, renewed.not_heard)
+    only_name = renewed.environments[0].name if len(renewed.environments) == 1 else None
+    rows = []
+    for source in sources:
+        fingerprints = fingerprints_of(source, options, Spellings(renewed.transmitters), tell, only_name)
+        before = renewed.evaluate(fingerprints, levels)
+        renewed = renewed.update(fingerprints, seed)
+        rows += [{"model": "before"} | before, *card.evaluations(renewed, levels)]
+    report(rows)
+    renewed.save(output)
+    click.echo(f"\n{output}: {len(renewed.transmitters):,} transmitters")
+    return DONE
 
 
 @main.command()

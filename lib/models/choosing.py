@@ -23,6 +23,7 @@ BEYOND_CHANCE = 2.0  # standard errors by which another setting must be better t
 MARGIN = 0.05  # and by this share of its error
 MARGIN_OF_NETWORK = 0.15  # and by this one, for a network to have more say than stored fingerprints
 ROWS = 800  # by which is chosen
+UNSEEN = -1.0  # the similarity of a stored fingerprint that is held out with the row
 ITERATIONS = 8  # of the median
 PLAIN_NEIGHBOURS = 5  # of the kNN that is told beside it
 

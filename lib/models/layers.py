@@ -331,6 +331,25 @@ class Ensemble(layers.Layer):
         return ops.log(ops.maximum(mean, LEAST_PROBABILITY))
 
 
+@keras.saving.register_keras_serializable("fingerprints")
+class Further(layers.Layer):
+    """(n, c) logits → (n, c + count): of places that the members do not know, which only votes can name.
+
+    Args:
+        count: of these places.
+    """
+
+    def __init__(self, count: int, **settings):
+        super().__init__(**settings)
+        self.count = count
+
+    def call(self, logits):
+        return ops.pad(logits, [[0, 0], [0, self.count]], constant_values=IMPOSSIBLE)
+
+    def get_config(self):
+        return super().get_config() | {"count": self.count}
+
+
 def member_network(n_levels: int, n_outputs: int, *, hidden: Sequence[int], dropout: float, name: str) -> keras.Model:
     """One trunk and one head for all environments, behind what is done to the inputs.
 

@@ -356,13 +356,23 @@ class Neighbours(layers.Layer):
 
     def store(self, rssi: np.ndarray, handicap: np.ndarray | float = 0.0) -> None:
         """Store (m, t) dBm of fingerprints, and the (m,) distance by which each counts as farther than it is."""
-        self.keep(ops.transpose(self.levels(rssi)), handicap)
-
-    def keep(self, levels, handicap: np.ndarray | float = 0.0) -> None:
-        """Store (k, m) levels of fingerprints, and the (m,) distance by which each counts as farther than it is."""
+        levels = ops.transpose(self.levels(rssi))
         self.stored.assign(levels)
         self.total.assign(ops.sum(levels, axis=0, keepdims=True))
         self.handicap.assign(np.broadcast_to(np.float32(handicap), self.handicap.shape))
+
+    def fingerprints(self, n_inputs: int) -> np.ndarray:
+        """(m, n_inputs) dBm of what is stored; NaN where it is not heard, or no louder than the minimum."""
+        levels = ops.convert_to_numpy(self.stored).T
+        minimum = np.float32(self.levels.minimum)
+        rssi = np.full((len(levels), n_inputs), np.nan, dtype=np.float32)
+        height = levels ** (1 / self.levels.exponent)
+        rssi[:, self.levels.columns] = np.where(levels > 0, minimum - height * minimum, np.nan)
+        return rssi
+
+    def handicaps(self) -> np.ndarray:
+        """(m,) the distance by which each stored fingerprint counts as farther than it is."""
+        return ops.convert_to_numpy(self.handicap)[0]
 
     def similarity(self, rssi):
         """(n, t) dBm → (n, m), 1 − d = 2 Σ min(a, b) / Σ(a + b), of the offset at which it is largest."""
@@ -388,8 +398,9 @@ class Neighbours(layers.Layer):
         both = mixed(ops.softmax(logits), votes, share, self.own_places)
         return ops.log(ops.maximum(both, LEAST_PROBABILITY))
 
-    def get_config(self):
-        return super().get_config() | {
+    def settings(self) -> dict:
+        """Its arguments."""
+        return {
             "columns": self.levels.columns,
             "minimum": self.levels.minimum,
             "own_places": self.own_places,
@@ -400,6 +411,9 @@ class Neighbours(layers.Layer):
             "offsets": list(self.offsets),
             "strongest": self.strongest,
         }
+
+    def get_config(self):
+        return super().get_config() | self.settings()
 
 
 def votes_of_places(similarity, of_place: Sequence[int], width: float, n_places: int):

@@ -12,7 +12,7 @@ from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, require_memory
 from lib.data.folds import AREAS, HOLD_OUT, Folds
 from lib.models import places, training
-from lib.models.choosing import ROWS, Choice, HeldOut, alternatives, choose
+from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, alternatives, choose
 from lib.models.estimator import Located, choice, nothing_located, require_rows
 from lib.models.layers import (
     LEAST_PROBABILITY,
@@ -21,6 +21,7 @@ from lib.models.layers import (
     CoordinateLoss,
     Ensemble,
     Fold,
+    Further,
     Levels,
     learning_network,
     member_network,
@@ -46,7 +47,6 @@ LARGEST_BATCH, LEARNING_RATE = 1024, 4e-3  # that rate is for that batch
 LEAST_BATCHES = 8  # in an epoch, about: few rows are learnt in smaller batches
 EPOCHS, LEAST_STEPS = 24, 400  # at least so many passes, and steps
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
-UNSEEN = -1.0  # the similarity of a stored fingerprint that is held out with the row
 MOST_ASKED, MOST_SIMILARITIES = 3000, 3e7  # held-out rows of an environment, and numbers that compare them with others
 
 
@@ -302,7 +302,7 @@ class Unified(NetworkEstimator):
         votes = None
         if chosen.share > 0:
             stored = survey.rssi[survey.target[:, 0] == number]
-            votes = Votes(voting | chosen.votes(), stored, f"neighbours_{number}")
+            votes = Votes(voting | chosen.votes(), stored, votes_name(number))
         return Part(chosen, told, chosen.of_places(all_places[own_places]), votes, held_out)
 
     def _given(self, settings: Mapping) -> Choice | None:
@@ -344,22 +344,20 @@ class Unified(NetworkEstimator):
     ) -> None:
         """Locate the asked rows by what has not seen them, as the whole network would."""
         self.held_out = []
-        probabilities = np.array(keras.ops.softmax(outputs))
+        probabilities = np.asarray(keras.ops.softmax(outputs))
         start, first = 0, 0
-        for part, asked, rows in zip(parts, survey.asked, survey.sets, strict=True):
+        for number, (part, asked) in enumerate(zip(parts, survey.asked, strict=True)):
+            own_places = np.flatnonzero(decoder.places.environment == number)
             own = probabilities[start : start + len(asked)]
-            own_places = np.flatnonzero(decoder.places.environment == len(self.held_out))
-            of_environment = own[:, own_places].sum(axis=1, keepdims=True)
-            own[:, own_places] = of_environment * part.held_out.both(part.choice)
             told = HeldOutRows(
                 rows=asked - first,
                 fold=survey.fold[asked],
-                located=located(decoded_in_blocks(decoder, own)),
+                located=located_while_held_out(own, own_places, part.held_out.both(part.choice), decoder),
                 neighbours_error=part.held_out.errors_of_plain_neighbours(),
             )
             self.held_out.append(told)
             start += len(asked)
-            first += len(rows)
+            first += len(survey.sets[number])
 
     # === Use ===
 
@@ -432,11 +430,13 @@ class Votes:
         settings: arguments of `Neighbours`.
         rssi: (m, inputs) dBm of the fingerprints.
         name: of the layer.
+        handicap: (m,) distances by which they count as farther than they are.
     """
 
     settings: dict
     rssi: np.ndarray
     name: str
+    handicap: np.ndarray | float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -495,22 +495,41 @@ def assembled(
     x = rssi if isinstance(inputs, int) else Fold(inputs, name="fold")(rssi)
     of_members = [member(Levels(**levels, name=f"levels_{n}")(x)) for n, member in enumerate(members)]
     outputs = of_members[0] if len(members) == 1 else Ensemble(name="ensemble")(of_members)
+    if isinstance(decoder, PlaceDecoder) and len(decoder.places) > outputs.shape[-1]:
+        outputs = Further(len(decoder.places) - outputs.shape[-1], name="further")(outputs)
     if audible is not None:
         outputs = Audible(**audible, name="audible")([x, outputs])
     for own in votes:
         layer = Neighbours(**own.settings, name=own.name)
         outputs = layer([x, outputs])
-        layer.store(own.rssi)
+        layer.store(own.rssi, own.handicap)
     return keras.Model(rssi, decoder(outputs), name="localizer")
 
 
-def decoded_in_blocks(decoder: PlaceDecoder, probabilities: np.ndarray) -> dict[str, np.ndarray]:
-    """The decoder's outputs for (n, c) probabilities, so many at a time that they stay in the processor's caches."""
-    parts = []
-    for start in range(0, max(1, len(probabilities)), training.PREDICTED_AT_ONCE):
-        block = probabilities[start : start + training.PREDICTED_AT_ONCE]
-        parts.append(decoder(np.log(np.maximum(block, LEAST_PROBABILITY))))
-    return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
+def votes_name(number: int) -> str:
+    """Of the layer with the stored fingerprints of an environment."""
+    return f"neighbours_{number}"
+
+
+def located_while_held_out(
+    probabilities: np.ndarray, own_places: np.ndarray, both: np.ndarray, decoder: PlaceDecoder
+) -> Located:
+    """Where held-out rows of one environment are located.
+
+    Args:
+        probabilities: (n, c) of all places by the members.
+        own_places: (o,) numbers of the environment's places.
+        both: (n, o) probabilities within the environment by the members and stored fingerprints.
+        decoder: of all places.
+    """
+    mixed = probabilities.copy()
+    of_environment = probabilities[:, own_places].sum(axis=1, keepdims=True)
+    mixed[:, own_places] = of_environment * both
+    outputs = []
+    for start in range(0, max(1, len(mixed)), training.PREDICTED_AT_ONCE):
+        block = mixed[start : start + training.PREDICTED_AT_ONCE]
+        outputs.append(decoder(np.log(np.maximum(block, LEAST_PROBABILITY))))
+    return located({name: np.concatenate([np.asarray(part[name]) for part in outputs]) for name in outputs[0]})
 
 
 def asked_rows(folds: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:

@@ -50,10 +50,10 @@ HEADINGS = {
 
 
 def evaluations(localizer: Localizer, levels: Sequence[float] = LEVELS) -> list[dict]:
-    """How good a localizer that was just fitted is on rows of the surveys, each while it was held out, and plain kNN.
+    """How good a localizer is on the rows that it was just given, each while it was held out, and plain kNN.
 
     Args:
-        localizer: fitted, not loaded.
+        localizer: just fitted or updated, not loaded.
         levels: of the radii, each between 0 and 1.
 
     Returns:
@@ -62,7 +62,7 @@ def evaluations(localizer: Localizer, levels: Sequence[float] = LEVELS) -> list[
         rows of the other folds calibrate.
     """
     evaluated = []
-    for number, held_out in enumerate(localizer.held_out):
+    for held_out in localizer.held_out:
         about = {"environment": held_out.rows.name, "rows": len(held_out.rows), "located": 1.0}
         ours = about | {"environment_hit": float(np.isfinite(held_out.error).mean())}
         ours |= metrics.summary(_finite(held_out.error)) | _hits(held_out)
@@ -70,7 +70,6 @@ def evaluations(localizer: Localizer, levels: Sequence[float] = LEVELS) -> list[
             radius = held_out.radius(level)
             ours[f"coverage_{100 * level:g}"] = float((held_out.error <= radius).mean())
             ours[radius_column(level)] = float(np.median(radius))
-        ours |= {f"of {name}": value for name, value in localizer.unified.alternatives[number].items()}
         evaluated.append({"model": "localizer"} | ours)
         evaluated.append({"model": "kNN"} | about | metrics.summary(held_out.neighbours_error))
     return evaluated

@@ -4,6 +4,7 @@ How the radius is calibrated is in `lib/use/conformal.py`; `lib/use/runtime.py` 
 TensorFlow.
 """
 
+import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -28,7 +29,8 @@ from lib.data.names import Spellings
 from lib.models import training
 from lib.models.estimator import Estimator, Located, require_rows
 from lib.models.places import usual_range
-from lib.models.unified import Unified
+from lib.models.unified import HeldOutRows, Unified
+from lib.models.updating import updated
 from lib.use import convert, runtime
 from lib.use.conformal import Calibration
 from lib.use.frame import as_frame
@@ -173,20 +175,21 @@ class Localizer(Estimator):
         self.unified.fit(shifted, nothing, seed=seed)
         self.n_train = self.unified.n_train
         self.curves = self.unified.curves
-        self.held_out = [self._held_out(number, rows) for number, rows in enumerate(surveys)]
-        self.environments = tuple(
-            _environment(rows, _corner(rows), held_out.calibration())
-            for rows, held_out in zip(surveys, self.held_out, strict=True)
-        )
+        self.held_out, environments = [], []
+        for number, (rows, told) in enumerate(zip(surveys, self.unified.held_out, strict=True)):
+            held_out = self._held_out(number, rows, told, _corner(rows))
+            self.held_out.append(held_out)
+            environments.append(_environment(rows, _corner(rows), held_out.calibration()))
+        self.environments = tuple(environments)
         self.provenance = {"seed": seed, "settings": _plain(self.settings), "versions": _versions()}
         return self
 
-    def _held_out(self, number: int, survey: FingerprintSet) -> "HeldOut":
+    def _held_out(
+        self, number: int, survey: FingerprintSet, told: HeldOutRows, origin: tuple[float, float]
+    ) -> "HeldOut":
         """How good the rows of one environment were located that were held out."""
-        told = self.unified.held_out[number]
         located = told.located
-        origin = np.array(_corner(survey))
-        located = dataclasses.replace(located, position=located.position + origin)
+        located = dataclasses.replace(located, position=located.position + np.array(origin))
         rows = survey[told.rows]
         error = metrics.euclidean_errors(rows.position, located.position)
         error[_environment_numbers(located) != number] = np.inf
@@ -224,6 +227,49 @@ class Localizer(Estimator):
         environments = [{"hold_out": way} | dict(own) for way, own in zip(ways, given, strict=True)]
         localizer = cls(**settings, environments=environments)
         return localizer.fit(surveys, [rows[:0] for rows in surveys], seed=seed)
+
+    # === New fingerprints ===
+
+    def update(self, fingerprints: FingerprintSet, seed: int = 0) -> Self:
+        """A localizer that has stored newly surveyed fingerprints, and is calibrated on them, without training.
+
+        Access points change after a survey. The new fingerprints are added to the stored ones, with access points and
+        positions that are new; how far the old ones still count, and how much all of them have to say beside the
+        network, is chosen on the new, each while it is held out. They also set the radii, so they should come from
+        where scans come.
+
+        Args:
+            fingerprints: of one of the environments, by its name; some fifty rows or more, from all of it.
+            seed: which of them are held out together.
+
+        Returns:
+            The new localizer; this one stays what it is. Of its `held_out`, only those of the environment are known.
+
+        Raises:
+            ValueError: if there is no such environment, its frame or that of the rows has no place on earth, or fewer
+                than two different rows hear something.
+        """
+        environment = self._environment_called(fingerprints.name)
+        number = self.environments.index(environment)
+        position = _in_frame(environment.frame, fingerprints)
+        rows = dataclasses.replace(_audible(fingerprints), position=position[fingerprints.heard.any(axis=1)])
+        shifted = dataclasses.replace(rows, position=rows.position - np.array(environment.origin))
+        result = copy.copy(self)
+        result.unified, told = updated(self.unified, number, shifted, seed)
+        held_out = result._held_out(number, rows, told, environment.origin)
+        renewed = dataclasses.replace(
+            environment,
+            calibration=held_out.calibration(),
+            learning_rows=environment.learning_rows + len(rows),
+            building=environment.building or rows.building is not None,
+            floor=environment.floor or rows.floor is not None,
+        )
+        result.environments = (*self.environments[:number], renewed, *self.environments[number + 1 :])
+        result.held_out = [held_out]
+        updates = [*self.provenance.get("updates", []), {"environment": environment.name, "release": str(rows.release)}]
+        result.provenance = self.provenance | {"updates": updates}
+        result.n_train = [known.learning_rows for known in result.environments]
+        return result
 
     # === Use ===
 

@@ -1,0 +1,259 @@
+"""New fingerprints for a unified network that was fitted before: stored, and chosen anew, without training.
+
+Its members stay as they are: access points that they do not know do nothing in them. Fingerprints can be stored at any
+time, with new access points and at new places. How far the old ones still count is chosen on the new.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lib import quiet_import
+from lib.data.fingerprints import FingerprintSet
+from lib.data.folds import Folds
+from lib.models import places, training
+from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, choose
+from lib.models.layers import LEAST_PROBABILITY
+from lib.models.places import Neighbours, PlaceDecoder, Places
+from lib.models.unified import HeldOutRows, Unified, Votes, assembled, located_while_held_out, votes_name
+
+with quiet_import():
+    import keras
+
+HANDICAPS = (0.0, 0.02, 0.05, 1.0)  # of the old fingerprints in Sørensen distance; by the last they count no more
+FOLDS = 10  # of the new ones, each of which takes but a comparison
+NEAR = 0.5  # sigmas within which a new position is an old place
+
+
+def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: int = 0) -> tuple[Unified, HeldOutRows]:
+    """A unified network that has stored further fingerprints of one of its environments.
+
+    Args:
+        unified: fitted or loaded; it stays what it is.
+        number: of the environment.
+        fingerprints: newly surveyed, at positions in the network's frame of the environment.
+        seed: which of them are held out together.
+
+    Returns:
+        The network, and how the new fingerprints are located, each while it is held out.
+
+    Raises:
+        ValueError: if the network has one member or its environments share columns, or the new fingerprints have fewer
+            than two different scans that hear a transmitter.
+    """
+    if unified.folds < 2 or unified.shared_columns:
+        raise ValueError("expected a network of several members, without shared columns, to take new fingerprints")
+    new = fingerprints[fingerprints.heard.any(axis=1)]
+    transmitters = tuple(dict.fromkeys((*unified.transmitters, *new.transmitters)))
+    decoder = unified.network.get_layer("decoder")
+    all_places = _with_new_places(decoder.places, number, new)
+    own_places = np.flatnonzero(all_places.environment == number)
+    stored = _stored(unified, number, new, transmitters, all_places)
+    probabilities = _probabilities(unified, new, len(all_places))
+    hold_out = "positions" if len(np.unique(new.place_id)) > 1 else "rows"
+    folds = Folds.of(new, hold_out, FOLDS, seed)
+    similarity = _similarities(new, stored, own_places, folds)
+    candidates = []
+    for handicap in HANDICAPS:
+        held_out = _held_out(new, stored, similarity, probabilities, all_places, own_places, handicap)
+        choice = choose(held_out[:ROWS], hold_out)
+        candidates.append((held_out[:ROWS].errors(choice).mean(), handicap, choice, held_out))
+    _, handicap, choice, held_out = min(candidates, key=lambda candidate: candidate[0])
+    all_places = _decoded_by(all_places, own_places, choice)
+    new_decoder = PlaceDecoder(all_places, iterations=decoder.iterations, name="decoder")
+    told = HeldOutRows(
+        rows=np.arange(len(new)),
+        fold=folds.asked,
+        located=located_while_held_out(probabilities, own_places, held_out.both(choice), new_decoder),
+        neighbours_error=held_out.errors_of_plain_neighbours(),
+    )
+    own_votes = Votes(
+        settings=stored.voting(own_places) | choice.votes(),
+        rssi=stored.rssi,
+        name=votes_name(number),
+        handicap=np.where(stored.is_old, handicap, 0.0),
+    )
+    votes = [own_votes, *_votes_of_others(unified, number, len(transmitters))]
+    result = copy.copy(unified)
+    result.network = _assembled(unified, number, len(transmitters), votes, new_decoder)
+    result.transmitters = transmitters
+    return result, told
+
+
+# === Places and fingerprints ===
+
+
+def _with_new_places(all_places: Places, number: int, new: FingerprintSet) -> Places:
+    """The places, and after them positions of new fingerprints that are none of them."""
+    label = places.labels(new)
+    nearest = all_places.nearest(label, number)
+    distance = np.linalg.norm(label[:, 2:] - all_places.position[nearest], axis=1)
+    elsewhere = distance > NEAR * all_places.sigma[nearest]
+    elsewhere |= (label[:, 0] != all_places.building[nearest]) | (label[:, 1] != all_places.floor[nearest])
+    if not elsewhere.any():
+        return all_places
+    further = np.unique(label[elsewhere], axis=0)
+    like = all_places[np.repeat(nearest[:1], len(further))]
+    further_places = dataclasses.replace(
+        like, building=further[:, 0].astype(int), floor=further[:, 1].astype(int), position=further[:, 2:]
+    )
+    fields = {}
+    for field in dataclasses.fields(Places):
+        both = getattr(all_places, field.name), getattr(further_places, field.name)
+        fields[field.name] = np.concatenate(both)
+    return Places(**fields)
+
+
+def _decoded_by(all_places: Places, own_places: np.ndarray, choice: Choice) -> Places:
+    """The places, of which those of an environment are decoded by a choice."""
+    softness, sharpness = all_places.softness.copy(), all_places.sharpness.copy()
+    chosen = choice.of_places(all_places[own_places])
+    softness[own_places] = chosen.softness
+    sharpness[own_places] = chosen.sharpness
+    return dataclasses.replace(all_places, softness=softness, sharpness=sharpness)
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """Fingerprints of one environment, old ones first.
+
+    Attributes:
+        rssi: (m, inputs) dBm.
+        of_place: (m,) the place of each.
+        is_old: (m,) bool.
+        columns, minimum: see `Neighbours`.
+    """
+
+    rssi: np.ndarray
+    of_place: np.ndarray
+    is_old: np.ndarray
+    columns: np.ndarray
+    minimum: np.ndarray
+
+    def voting(self, own_places: np.ndarray) -> dict:
+        """Those arguments of `Neighbours` that are not chosen."""
+        return {
+            "columns": self.columns,
+            "minimum": self.minimum,
+            "own_places": own_places,
+            "of_place": self.of_place,
+        }
+
+
+def _stored(
+    unified: Unified, number: int, new: FingerprintSet, transmitters: Sequence[str], all_places: Places
+) -> Stored:
+    """What an environment has stored, and the new fingerprints."""
+    rssi = new.scans.of(transmitters)
+    of_place = all_places.nearest(places.labels(new), number)
+    minimum = np.full(len(transmitters), new.not_heard_dbm)
+    columns = np.flatnonzero(~np.isnan(rssi).all(axis=0))
+    count_old = 0
+    layer = _layer(unified.network, votes_name(number))
+    if layer is not None:
+        old = layer.fingerprints(len(transmitters))
+        minimum[:] = min(layer.levels.minimum)  # of a transmitter that the old fingerprints do not know
+        minimum[layer.levels.columns] = layer.levels.minimum
+        columns = np.union1d(columns, layer.levels.columns)
+        rssi = np.concatenate([old, rssi])
+        of_place = np.concatenate([layer.of_place, of_place])
+        count_old = len(old)
+    is_old = np.arange(len(rssi)) < count_old
+    return Stored(rssi, of_place, is_old, columns, minimum[columns])
+
+
+# === What is chosen on the new fingerprints ===
+
+
+def _similarities(new: FingerprintSet, stored: Stored, own_places: np.ndarray, folds: Folds) -> Callable:
+    """Of an exponent and offsets, (n, m) similarities of the new fingerprints to all, as `HeldOut` has them."""
+    unseen = np.zeros((len(new), len(stored.rssi)), dtype=bool)
+    unseen[:, ~stored.is_old] = folds.hidden[folds.asked]
+    asked = stored.rssi[~stored.is_old]
+
+    @functools.cache
+    def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:
+        layer = Neighbours(**stored.voting(own_places), exponent=exponent, offsets=offsets)
+        layer.build([asked.shape])
+        layer.store(stored.rssi)
+        return np.where(unseen, UNSEEN, np.asarray(layer.similarity(asked)))
+
+    return similarity
+
+
+def _held_out(
+    new: FingerprintSet,
+    stored: Stored,
+    similarity: Callable,
+    probabilities: np.ndarray,
+    all_places: Places,
+    own_places: np.ndarray,
+    handicap: float,
+) -> HeldOut:
+    """The new fingerprints, to each of which the old are known and those of other folds."""
+    behind = np.where(stored.is_old, np.float32(handicap), np.float32(0))
+    position = all_places.position[stored.of_place]
+    position[~stored.is_old] = new.position
+    own = probabilities[:, own_places]
+    return HeldOut(
+        probabilities=own / np.maximum(own.sum(axis=1, keepdims=True), LEAST_PROBABILITY),
+        similarity=lambda exponent, offsets: similarity(exponent, offsets) - behind,
+        of_place=np.searchsorted(own_places, stored.of_place),
+        stored=position,
+        places=all_places[own_places],
+        position=new.position,
+    )
+
+
+# === The network ===
+
+
+def _layer(network: keras.Model, name: str) -> keras.layers.Layer | None:
+    """The layer of this name, if there is one."""
+    for layer in network.layers:
+        if layer.name == name:
+            return layer
+    return None
+
+
+def _probabilities(unified: Unified, new: FingerprintSet, n_places: int) -> np.ndarray:
+    """(n, c) probabilities of the places by the members, 0 for places that they do not know."""
+    network = unified.network
+    last = _layer(network, "audible") or network.get_layer("ensemble")
+    before_votes = keras.Model(network.input, last.output)
+    logits = training.predict(before_votes, new.scans.of(unified.transmitters))["position"]
+    known = np.asarray(keras.ops.softmax(logits))
+    probabilities = np.zeros((len(new), n_places), dtype=np.float32)
+    probabilities[:, : known.shape[1]] = known
+    return probabilities
+
+
+def _votes_of_others(unified: Unified, number: int, n_inputs: int) -> list[Votes]:
+    """What the other environments have stored."""
+    votes = []
+    for other in range(len(unified.environments)):
+        layer = _layer(unified.network, votes_name(other))
+        if other != number and layer is not None:
+            votes.append(Votes(layer.settings(), layer.fingerprints(n_inputs), layer.name, layer.handicaps()))
+    return votes
+
+
+def _assembled(
+    unified: Unified, number: int, n_inputs: int, votes: Sequence[Votes], decoder: PlaceDecoder
+) -> keras.Model:
+    """The network with the same members, more inputs, more places and other votes."""
+    network = unified.network
+    members = [layer for layer in network.layers if layer.name.startswith("member_")]
+    levels = network.get_layer("levels_0")
+    levels_settings = {name: getattr(levels, name) for name in ("columns", "minimum", "exponent", "heard")}
+    audible = None
+    layer = _layer(network, "audible")
+    if layer is not None:
+        further = n_inputs - len(layer.of_transmitter)
+        of_transmitter = [*layer.of_transmitter, *[number] * further]
+        audible = {"of_transmitter": of_transmitter, "of_output": decoder.places.environment}
+    return assembled(members, levels_settings, audible, votes, decoder, n_inputs)
