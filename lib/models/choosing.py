@@ -21,7 +21,8 @@ SHARES = (0.0, 0.25, 0.75, 1.0)
 SOFTNESSES, SHARPNESSES = (0.0, 4.0), (1.5,)
 BEYOND_CHANCE = 2.0  # standard errors by which another setting must be better than the usual one
 MARGIN = 0.05  # and by this share of its error
-MARGIN_OF_NETWORK = 0.15  # and by this one, for a network to have more say than stored fingerprints
+# And by this one, for a network to have more say than stored fingerprints; where scans come as rows do, none is needed.
+MARGINS_OF_NETWORK = {"positions": 0.15, "devices": 0.15}
 ROWS = 800  # by which is chosen
 UNSEEN = -1.0  # the similarity of a stored fingerprint that is held out with the row
 ITERATIONS = 8  # of the median
@@ -128,11 +129,11 @@ def choose(rows: HeldOut, hold_out: str) -> Choice:
     best = min(compared, key=lambda candidate: rows.errors(candidate).mean())
     for setting, values in (("width", WIDTHS), ("share", SHARES), ("softness", SOFTNESSES), ("sharpness", SHARPNESSES)):
         others = [dataclasses.replace(best, **{setting: value}) for value in values]
-        best = _better_than_usual(rows, best, others)
+        best = _better_than_usual(rows, best, others, MARGINS_OF_NETWORK.get(hold_out, 0.0))
     return best
 
 
-def _better_than_usual(rows: HeldOut, usual: Choice, others: Sequence[Choice]) -> Choice:
+def _better_than_usual(rows: HeldOut, usual: Choice, others: Sequence[Choice], margin_of_network: float) -> Choice:
     """The best of others that is better than the usual choice by more than chance and a margin, or that."""
     usual_errors = rows.errors(usual)
     best, best_mean = usual, usual_errors.mean()
@@ -140,7 +141,7 @@ def _better_than_usual(rows: HeldOut, usual: Choice, others: Sequence[Choice]) -
         errors = rows.errors(other)
         gain = usual_errors - errors
         chance = gain.std() / np.sqrt(len(gain))
-        margin = MARGIN_OF_NETWORK if other.share < usual.share else MARGIN
+        margin = margin_of_network if other.share < usual.share else MARGIN
         least = max(BEYOND_CHANCE * chance, margin * usual_errors.mean())
         if errors.mean() < best_mean and gain.mean() > least:
             best, best_mean = other, errors.mean()
