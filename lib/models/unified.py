@@ -493,7 +493,8 @@ def assembled(
     count = inputs if isinstance(inputs, int) else sum(inputs)
     rssi = keras.Input((count,), name="rssi")
     x = rssi if isinstance(inputs, int) else Fold(inputs, name="fold")(rssi)
-    of_members = [member(Levels(**levels, name=f"levels_{n}")(x)) for n, member in enumerate(members)]
+    of_scan = Levels(**levels, name="levels")(x)
+    of_members = [member(of_scan) for member in members]
     outputs = of_members[0] if len(members) == 1 else Ensemble(name="ensemble")(of_members)
     if isinstance(decoder, PlaceDecoder) and len(decoder.places) > outputs.shape[-1]:
         outputs = Further(len(decoder.places) - outputs.shape[-1], name="further")(outputs)

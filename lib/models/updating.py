@@ -248,7 +248,7 @@ def _assembled(
     """The network with the same members, more inputs, more places and other votes."""
     network = unified.network
     members = [layer for layer in network.layers if layer.name.startswith("member_")]
-    levels = network.get_layer("levels_0")
+    levels = network.get_layer("levels")
     levels_settings = {name: getattr(levels, name) for name in ("columns", "minimum", "exponent", "heard")}
     audible = None
     layer = _layer(network, "audible")
