@@ -182,7 +182,7 @@ def main() -> None:
     outputs = {name: in_batches(locate, rssi) for name, locate in locates.items()}
     knn = NearestFingerprints("sorensen", NEIGHBOURS).fit(train[:1], nothing[:1], seed=SEED)
 
-    localizer = Localizer.holding_out(train, SEED, epochs=arguments.epochs)
+    localizer = Localizer.of(train, SEED, epochs=arguments.epochs)
     folder = workspace.models / "export_localizer"
     localizer.save(folder)
     tables = {LOCALIZER: localizer.locate, RUNTIME: Runtime.load(folder, threads=1).locate}

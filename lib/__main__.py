@@ -222,7 +222,7 @@ def main() -> None:
     "--whole-devices",
     "hold_out",
     flag_value="devices",
-    help="Expect scans of other devices: hold out all rows of a device (needs two).",
+    help="Expect scans by other devices: hold out all rows of a device (needs two), and of the position.",
 )
 @click.option(
     "--whole-areas",
@@ -239,14 +239,14 @@ def main() -> None:
 @levels_option
 @reading_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all random choices.")
-@click.option("--epochs", type=int, help="Passes over the training rows; default: 24.")
+@click.option("--epochs", type=int, help="Passes over the training rows; default: 24, and more if rows are few.")
 @click.option("--batch-size", type=int, help="Rows per step; default: grows with the number of rows.")
-@listed_option("--hidden", int, metavar="WIDTH,...", help="Widths of the hidden layers; default: 1024,1024.")
+@listed_option("--hidden", int, metavar="WIDTH,...", help="Widths of the hidden layers; default: 512,512.")
 def fit(sources, output, hold_out, levels, seed, epochs, batch_size, hidden, **reading) -> int:
     """Fit one localizer on one survey per environment, and report on rows while they were held out.
 
-    All rows are learnt in the end. Each is held out once: these tell how much stored fingerprints have to say beside
-    the network, how large the radii are, and what is reported, plain kNN beside it.
+    It learns from all rows. Before, they are held out in four folds, and located by what learnt from the others: this
+    decides how much stored fingerprints count beside the network, sets the radii, and is reported, beside plain kNN.
 
     NAME is what you call the environment. Public data sets are given by their name alone. A localizer that is already
     in the folder is replaced.
@@ -282,6 +282,9 @@ def fit(sources, output, hold_out, levels, seed, epochs, batch_size, hidden, **r
     localizer = Localizer.of(surveys, seed, hold_out=hold_out or HOLD_OUT[0], **settings)
     rows = card.evaluations(localizer, levels)
     report(rows)
+    click.echo()
+    for sentence in card.choices(localizer):
+        click.echo(sentence)
     localizer.save(output, card=card.files(localizer, surveys, rows))
     click.echo(f"\n{output}: {len(localizer.transmitters):,} transmitters; {output / CARD} is its model card")
     return DONE

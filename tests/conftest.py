@@ -145,7 +145,7 @@ def apart():
 def localizer(apart):
     """A small one of both environments."""
     learnt, _ = apart
-    return Localizer.holding_out(learnt, calibration=0.3, epochs=4, batch_size=64, network={"hidden": (64, 64)})
+    return Localizer.of(learnt, hold_out="rows", epochs=4, batch_size=64, network={"hidden": (64, 64)})
 
 
 @pytest.fixture(scope="session")

@@ -97,13 +97,26 @@ def test_fit_reports_on_rows_that_it_held_out(fitted):
     directory, printed, progress = fitted
     table = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     assert table["environment"] == ["office", "office", "town", "town"]
-    assert table["model"] == ["localizer", "kNN"] * 2 and all(15 < int(n) < 45 for n in table["rows"])
+    assert table["model"] == ["localizer", "kNN"] * 2
+    assert table["rows"] == ["295", "295", "300", "300"]
+    assert "of" not in table
     assert len(table["mean_m"]) == 4 and len(table["coverage_90"]) == 2 and len(table["floor_hit"]) == 2
     assert "mean (m)" in (directory / "card.md").read_text() and (directory / "map.png").stat().st_size > 1000
     assert "unified:" in progress
     environments = Localizer.load(directory).environments
     assert [environment.name for environment in environments] == ["office", "town"]
     assert [environment.release.file for environment in environments] == ["office.csv", "town.csv"]
+
+
+def test_fit_says_what_it_chose_and_what_the_alternatives_had(fitted):
+    directory, printed, _ = fitted
+    for name in ("office", "town"):
+        (sentence,) = [line for line in printed.splitlines() if line.startswith(f"{name}: ")]
+        metres = r"[\d,]+\.\d\d m"
+        told = rf"network alone {metres}, votes of stored fingerprints alone {metres}(, together {metres})?"
+        told += rf"; plain kNN {metres} \(mean errors of held-out rows\)\. Chosen: "
+        assert re.match(f"{name}: {told}", sentence)
+        assert f"- {sentence}\n" in (directory / "card.md").read_text()
 
 
 def test_predict_is_the_same_for_scans_in_every_form(run, fitted, files, tmp_path):
@@ -166,7 +179,24 @@ def test_the_name_of_the_only_environment_can_be_left_out(run, files, of_devices
 def test_whole_devices_can_be_held_out(of_devices):
     directory, printed, _ = of_devices
     assert re.search(r"^environment +office +office$", printed, re.MULTILINE)
-    assert Localizer.load(directory).provenance["settings"]["whole_groups"] is True
+    assert held_out_by(directory) == ["devices"]
+    assert "all rows of its device" in (directory / "card.md").read_text()
+
+
+def held_out_by(directory):
+    """How the rows of each environment were held out, as a saved localizer tells."""
+    return [own["hold_out"] for own in Localizer.load(directory).provenance["settings"]["environments"]]
+
+
+def test_positions_are_held_out_unless_an_option_says_otherwise(fitted):
+    directory, *_ = fitted
+    assert held_out_by(directory) == ["positions", "positions"]
+
+
+@pytest.mark.parametrize(("option", "hold_out"), [("--whole-areas", "areas"), ("--single-rows", "rows")])
+def test_areas_and_single_rows_can_be_held_out(fit, sources, option, hold_out):
+    directory, *_ = fit(sources[1], option)
+    assert held_out_by(directory) == [hold_out]
 
 
 @pytest.mark.parametrize("name", ["fit", "predict", "evaluate", "export"])
@@ -197,8 +227,8 @@ def test_help_of_fit_names_the_public_data_sets(monkeypatch, capsys):
         (["fit", "a={files}/town.csv", "a={files}/town.csv", "--output", "{new}", *SMALL], "sets with different names"),
         (["fit", "office={files}/office.csv", "--output", "{files}"], "is not replaced"),
         (
-            ["fit", "office={files}/office.csv", "--output", "{new}", "--hold-out", "2"],
-            "between 0 and 1. Received: 2.0",
+            ["fit", "town={files}/town.csv", "--output", "{new}", "--whole-devices", *SMALL],
+            r"town: to hold out devices, rows must name theirs \(column `device`\)",
         ),
         (["predict", "{new}", "{files}/wide.csv"], "holds no localizer"),
         (["predict", "{fitted}", "{files}/marked.csv"], "values are -200, as if that stood for .*--not-heard -200"),

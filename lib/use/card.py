@@ -1,7 +1,7 @@
 """The card of a localizer: where it locates, what it learnt from, how good it is beside plain kNN, what it is not for.
 
-`evaluations` gives the numbers, of rows of the survey while they were held out. What the command prints and what the
-card says are made of them.
+`evaluations` gives the numbers, of rows of the survey while they were held out, and `choices` a sentence on what was
+chosen and whether plain kNN is better. The command prints both, and the card shows them.
 """
 
 import datetime
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from lib import metrics
 from lib.data.fingerprints import FingerprintSet
-from lib.models.choosing import PLAIN_NEIGHBOURS
+from lib.models.choosing import PLAIN_NEIGHBOURS, Choice
 from lib.models.places import usual_range
 from lib.use.localizer import CARD, MAP, Environment, HeldOut, Localizer
 from lib.use.runtime import LABELS, LEVELS, radius_column
@@ -26,17 +26,17 @@ LISTED = 6  # names of devices that a sentence lists
 MARGIN = 0.05  # of the extent, around the map
 MAP_WIDTH, MAP_DPI = 6.0, 100  # inches a panel, and dots an inch
 HELD_OUT = {  # by `folds.HOLD_OUT`
-    "rows": "single rows, so that others of the same position had been seen",
-    "positions": "all rows of a position",
-    "devices": "all rows of a device",
-    "areas": "all rows of an area",
+    "rows": "that row alone, not the others of its position",
+    "positions": "all rows of its position",
+    "devices": "all rows of its device and all rows of its position",
+    "areas": "all rows of its square area",
 }
 HEADINGS = {
     "model": "model",
-    "environment": "area",
+    "environment": "environment",
     "rows": "rows",
     "located": "located",
-    "environment_hit": "right area",
+    "environment_hit": "right environment",
     "mean_m": "mean (m)",
     "median_m": "median (m)",
     "p75_m": "75 % within (m)",
@@ -93,6 +93,44 @@ def _hits(held_out: HeldOut) -> dict[str, float]:
     return shares
 
 
+def choices(localizer: Localizer) -> list[str]:
+    """For each environment a sentence: what was chosen, of what, and if plain kNN is better, that it is.
+
+    Args:
+        localizer: see `evaluations`.
+
+    Returns:
+        Sentences with mean errors in metres, of held-out rows.
+    """
+    sentences = []
+    unified = localizer.unified
+    for held_out, choice, alternatives in zip(localizer.held_out, unified.choices, unified.alternatives, strict=True):
+        sentences.append(f"{held_out.rows.name}: {_choice_and_errors(choice, alternatives)}")
+    return sentences
+
+
+def _choice_and_errors(choice: Choice, alternatives: Mapping[str, float]) -> str:
+    """What `choices` says of one environment."""
+    mean = {name: as_text("mean_m", metres) for name, metres in alternatives.items()}
+    errors = f"network alone {mean['network alone']} m, votes of stored fingerprints alone {mean['votes alone']} m"
+    if choice.share == 0:
+        chosen = "the network alone"
+    elif choice.share == 1:
+        chosen = "the votes alone"
+    else:
+        chosen = f"together, the votes counting {choice.share:.0%}"
+        errors += f", together {mean['together']} m"
+    said = f"{errors}; plain kNN {mean['plain kNN']} m (mean errors of held-out rows). Chosen: {chosen}."
+    if _neighbours_are_better(alternatives):
+        said += f" Plain kNN is better here: {mean['plain kNN']} m against {mean['together']} m."
+    return said
+
+
+def _neighbours_are_better(alternatives: Mapping[str, float]) -> bool:
+    """Whether plain kNN has a lower mean error than what was chosen; see `choosing.alternatives`."""
+    return alternatives["plain kNN"] < alternatives["together"]
+
+
 def as_text(name: str, value: float | int | str) -> str:
     """A value of an evaluation: a share in %, a number, or a name."""
     if name.endswith("_hit") or name.startswith(("located", "coverage")):
@@ -140,7 +178,8 @@ def card(localizer: Localizer, surveys: Sequence[FingerprintSet], rows: Sequence
         _errors(rows),
         _notes_on_errors(localizer, surveys),
         "## What was chosen",
-        _choices(localizer),
+        "\n".join(f"- {sentence}" for sentence in choices(localizer)),
+        _votes(localizer),
         "## How well its radii hold",
         _coverage(rows),
         "## What it is not for",
@@ -163,7 +202,7 @@ def _areas(surveys: Sequence[FingerprintSet]) -> str:
     for fingerprints in surveys:
         low, high = usual_range(fingerprints.position)
         east, north = high - low
-        row = {"area": fingerprints.name, "east × north (m)": f"{east:,.0f} × {north:,.0f}"}
+        row = {"environment": fingerprints.name, "east × north (m)": f"{east:,.0f} × {north:,.0f}"}
         corners = fingerprints.frame.to_degrees(np.array([low, high]))
         if np.isfinite(corners).all():
             (south, west), (top, right) = corners
@@ -181,10 +220,10 @@ def _survey(localizer: Localizer, surveys: Sequence[FingerprintSet]) -> str:
     rows = []
     for environment, survey, held_out in zip(localizer.environments, surveys, localizer.held_out, strict=True):
         row = {
-            "area": environment.name,
+            "environment": environment.name,
             "file": str(environment.release),
-            "rows that it learnt": f"{environment.learning_rows:,}",
-            "each of them held out once": f"{len(held_out.rows):,}",
+            "learnt rows": f"{environment.learning_rows:,}",
+            "of them located while held out": f"{len(held_out.rows):,}",
             "transmitters": f"{survey.heard.any(axis=0).sum():,}",
             "devices": _devices(survey),
             "dates": _dates(survey),
@@ -222,32 +261,32 @@ def _errors(rows: Sequence[Mapping]) -> str:
 def _notes_on_errors(localizer: Localizer, surveys: Sequence[FingerprintSet]) -> str:
     """What the table of errors is of."""
     notes = [
-        "Each row was located by networks and stored fingerprints that had not seen it. Errors are of those that are "
-        "located in the right area. What is saved has seen all rows, and should err no more. kNN takes the mean "
-        f"position of the {PLAIN_NEIGHBOURS} nearest of the same stored rows by the Sørensen distance of powed RSSI."
+        "Each of these rows was located while it was held out, by networks and stored fingerprints that had not seen "
+        "it. The saved localizer has learnt all rows, and should err no more. kNN is the mean position of the "
+        f"{PLAIN_NEIGHBOURS} nearest of the same stored fingerprints, by the Sørensen distance of powed RSSI."
     ]
     if len(localizer.environments) > 1:
-        notes.append("It is told the area.")
+        notes.append(
+            "Errors of the localizer are of rows that it locates in the right environment. kNN is told the environment."
+        )
     for survey, way in zip(surveys, localizer.held_out_by, strict=True):
-        notes.append(f"{survey.name}: held out were {HELD_OUT[way]}.")
+        notes.append(f"In {survey.name}, held out with a row: {HELD_OUT[way]}.")
         scale = survey.frame.ground_scale
         if scale != 1:
             notes.append(f"In {survey.name}, a metre of this table is {scale:.2f} m on the ground.")
     return " ".join(notes)
 
 
-def _choices(localizer: Localizer) -> str:
-    """A table of what was chosen for each environment, and the mean errors of what it was chosen from."""
+def _votes(localizer: Localizer) -> str:
+    """A table of how stored fingerprints vote in each environment."""
     rows = []
-    environments = zip(localizer.environments, localizer.unified.choices, localizer.unified.alternatives, strict=True)
-    for environment, choice, alternatives in environments:
-        row = {"area": environment.name}
-        row |= {f"{name}, mean (m)": f"{metres:,.2f}" for name, metres in alternatives.items()}
-        row |= {
-            "say of stored fingerprints": f"{choice.share:.0%}",
-            "their width": f"{choice.width:g}",
-            "β": f"{choice.exponent:.3g}",
-            "heard louder by (dB)": ", ".join(f"{offset:g}" for offset in choice.offsets),
+    for environment, choice in zip(localizer.environments, localizer.unified.choices, strict=True):
+        row = {
+            "environment": environment.name,
+            "votes count": f"{choice.share:.0%}",
+            "width of a vote (Sørensen distance)": f"{choice.width:g}",
+            "exponent β of powed RSSI": f"{choice.exponent:.3g}",
+            "compared at offsets of (dB)": ", ".join(f"{offset:g}" for offset in choice.offsets),
         }
         rows.append(row)
     return _markdown(rows)
@@ -268,7 +307,7 @@ def _coverage(rows: Sequence[Mapping]) -> str:
     for row in _of_localizer(rows):
         for level in _levels(row):
             line = {
-                "area": row["environment"],
+                "environment": row["environment"],
                 "promised": f"{level}%",
                 "observed": f"{row[f'coverage_{level}']:.1%}",
                 "median radius (m)": f"{row[f'radius_{level}']:,.2f}",
@@ -284,11 +323,13 @@ def _limits(localizer: Localizer, surveys: Sequence[FingerprintSet], rows: Seque
     """A list of what the numbers do not promise."""
     lines = ["Other places. A scan from outside the map is put on the map, wherever the survey sounds most like it."]
     lines += _time_limits(surveys)
-    environments = zip(localizer.environments, surveys, localizer.held_out_by, strict=True)
-    for number, (environment, survey, way) in enumerate(environments):
+    alternatives = localizer.unified.alternatives
+    of_localizer = _of_localizer(rows)
+    for number, (survey, way) in enumerate(zip(surveys, localizer.held_out_by, strict=True)):
         lines += _floor_limits(survey)
         lines += _device_limits(survey, by_device=way == "devices")
-        lines += _row_limits(environment, rows[2 * number], rows[2 * number + 1])
+        lines += _neighbour_limits(survey.name, alternatives[number])
+        lines += _row_limits(localizer.environments[number], of_localizer[number])
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -343,18 +384,23 @@ def _device_limits(survey: FingerprintSet, by_device: bool) -> list[str]:
     ]
 
 
-def _row_limits(environment: Environment, of_localizer: Mapping, of_neighbours: Mapping) -> list[str]:
+def _neighbour_limits(name: str, alternatives: Mapping[str, float]) -> list[str]:
+    """Whether plain kNN serves better."""
+    if not _neighbours_are_better(alternatives):
+        return []
+    return [
+        f"{name}: positions that must be as good as can be. Plain kNN has a mean error of "
+        f"{alternatives['plain kNN']:,.2f} m on held-out rows, the localizer {alternatives['together']:,.2f} m."
+    ]
+
+
+def _row_limits(environment: Environment, of_localizer: Mapping) -> list[str]:
     """What the numbers of an environment warn of."""
     name = environment.name
     rows = of_localizer["rows"]
     lines = []
     if rows < FEW_ROWS:
-        lines.append(f"{name}: fine comparisons. Only {rows} rows could be held out, so that all numbers are rough.")
-    if of_neighbours["median_m"] < of_localizer["median_m"]:
-        lines.append(
-            f"{name}: positions that must be as good as can be. Plain kNN has a median error of "
-            f"{of_neighbours['median_m']:,.2f} m on the same rows, the localizer {of_localizer['median_m']:,.2f} m."
-        )
+        lines.append(f"{name}: fine comparisons. Only {rows} rows were held out, so that all numbers are rough.")
     for level in _levels(of_localizer):
         promised = float(level) / 100
         observed = of_localizer[f"coverage_{level}"]
@@ -362,7 +408,7 @@ def _row_limits(environment: Environment, of_localizer: Mapping, of_neighbours: 
         if np.isinf(of_localizer[f"radius_{level}"]):
             lines.append(
                 f"{name}: radii of {level} %. They are infinite: the {environment.calibration.rows} rows that set "
-                "them are too few, or too many of these were located in another area."
+                "them are too few, or too many of these were located in another environment."
             )
         elif observed < promised - DEVIATIONS * by_chance:
             lines.append(f"{name}: radii of {level} %. Only {observed:.1%} of the held-out scans are within them.")

@@ -54,7 +54,7 @@ A dict of arrays with an element for each scan:
 | `heard`, `unknown` | how many known and other transmitters the scan hears | |
 
 Missing numbers are NaN. `environment`, `building` and `floor` are masked arrays: `tolist()` returns None for what is
-missing. The radii hold for scans like those that calibrated them; for other devices and months far less often.
+missing. The radii hold for scans that come like the rows that were held out to calibrate them; for others less often.
 """
 
 

@@ -196,9 +196,9 @@ def office():
 
 
 @pytest.fixture(scope="module")
-def positions(office):
+def positions(office, fitted_on_office):
     """Where a localizer of the office, fitted with seed 1, places its scans."""
-    return Localizer.holding_out([office], 1, **TINY).locate(wide(office))
+    return fitted_on_office.locate(wide(office))
 
 
 def test_metres_of_an_own_plane_come_back_without_degrees(office, positions):
@@ -210,7 +210,7 @@ def test_metres_of_an_own_plane_come_back_without_degrees(office, positions):
 
 def test_basements_are_floors(office, quick_fit):
     deep = dataclasses.replace(office, floor=np.full(len(office), -1))
-    found = Localizer.holding_out([deep], **TINY).locate(wide(office))
+    found = Localizer.of([deep], **TINY).locate(wide(office))
     assert (found["floor"][found["located"]] == -1).all()
 
 
@@ -223,87 +223,127 @@ def test_a_row_without_a_fix_takes_no_digits_from_the_others(apart):
 
 
 def test_the_same_seed_gives_the_same_localizer(office, positions):
-    same = Localizer.holding_out([office], 1, **TINY).locate(wide(office))
+    same = Localizer.of([office], 1, **TINY).locate(wide(office))
     pd.testing.assert_frame_equal(positions, same)
-    different = Localizer.holding_out([office], 2, **TINY).locate(wide(office))
+    different = Localizer.of([office], 2, **TINY).locate(wide(office))
     assert (positions["x"] != different["x"]).any()
 
 
-def test_validation_rows_calibrate_and_are_not_learnt(office, quick_fit):
-    train, validation = protocols.held_out(office, 0.25)
-    fitted = Localizer(**TINY).fit([train], [validation], seed=0)
-    assert fitted.n_train == [fitted.environments[0].learning_rows] == [train.heard.any(axis=1).sum()]
-    heard = ~np.isnan(validation.scans.of(fitted.transmitters))
-    assert fitted.environments[0].calibration.rows == heard.any(axis=1).sum()
+@pytest.fixture(scope="module")
+def fitted_on_office(office):
+    """A localizer of the office, with seed 1."""
+    return Localizer.of([office], 1, **TINY)
+
+
+def audible(fingerprints):
+    """The rows that hear something."""
+    return fingerprints[fingerprints.heard.any(axis=1)]
+
+
+def test_all_rows_are_learnt_and_stored(office, quick_fit):
+    votes = [{"neighbours": {"share": 0.5}}]
+    fitted = Localizer.of([office], environments=votes, **TINY)
+    rows = audible(office)
+    assert fitted.n_train == [fitted.environments[0].learning_rows] == [len(rows)]
+    (layer,) = [layer for layer in fitted.model.layers if layer.name.startswith("neighbours")]
+    (fingerprints,) = [weights for weights in layer.weights if len(rows) in weights.shape]
+    assert fingerprints.shape.count(len(rows)) == 1
     assert list(fitted.curves["epoch"]) == [1]
 
 
-def test_holding_out_is_a_fit_with_the_rows_that_were_held_out(office, positions):
-    audible = office[office.heard.any(axis=1)]
-    kept, held_out = protocols.held_out(audible, 0.1, draw=1)
-    fitted = Localizer(**TINY).fit([kept], [held_out], seed=1)
-    pd.testing.assert_frame_equal(fitted.locate(wide(office)), positions)
+def test_validation_rows_are_learnt_like_the_others(office, fitted_on_office):
+    train, validation = protocols.held_out(office, 0.25)
+    fitted = Localizer(**TINY).fit([train], [validation], seed=1)
+    assert fitted.n_train == fitted_on_office.n_train
+    assert fitted.environments[0].calibration.rows == len(audible(office))
 
 
-def test_another_seed_calibrates_on_other_rows(office, parts, quick_fit):
+@pytest.mark.parametrize("hold_out", ["rows", "positions", "areas"])
+def test_every_row_is_held_out_once(office, quick_fit, hold_out):
+    fitted = Localizer.of([office], hold_out=hold_out, **TINY)
+    (held_out,) = fitted.held_out
+    rows = audible(office)
+    numbers = np.sort(fitted.unified.held_out[0].rows)
+    assert numbers.tolist() == list(range(len(rows)))
+    assert len(np.unique(held_out.fold)) == 4
+    assert fitted.held_out_by == [hold_out]
+    assert fitted.environments[0].calibration == held_out.calibration()
+    assert fitted.environments[0].calibration.rows == len(rows)
+
+
+def test_rows_of_one_device_are_held_out_together(office, quick_fit):
+    fitted = Localizer.of([office], hold_out="devices", **TINY)
+    (held_out,) = fitted.held_out
+    devices_and_folds = set(zip(held_out.rows.group, held_out.fold, strict=True))
+    assert len(devices_and_folds) == len(set(held_out.rows.group))
+    assert fitted.n_train == [len(audible(office))]
+
+
+def test_each_environment_is_held_out_in_its_own_way(office, quick_fit):
+    town = dataclasses.replace(simulate.city(400, n_gateways=30), group=None)
+    fitted = Localizer.of([office, town], hold_out=["devices", "areas"], environments=[{}, {"area": 800.0}], **TINY)
+    assert fitted.held_out_by == ["devices", "areas"]
+    environments = [{"hold_out": "devices"}, {"hold_out": "areas", "area": 800.0}]
+    assert fitted.provenance["settings"]["environments"] == environments
+
+
+def test_the_radius_of_a_row_comes_from_rows_of_other_folds(fitted_on_office):
+    (held_out,) = fitted_on_office.held_out
+    fold = held_out.fold[0]
+    own = held_out.fold == fold
+    before = held_out.radius(0.9)
+    error = np.where(own, 1000 * held_out.error, held_out.error)
+    after = dataclasses.replace(held_out, error=error).radius(0.9)
+    np.testing.assert_array_equal(after[own], before[own])
+    assert (after[~own] > before[~own]).all()
+    others = held_out.calibration(~own)
+    assert others.rows == (~own).sum()
+    np.testing.assert_array_equal(before[own], others.radius(held_out.located.spread[own].astype(float), 0.9))
+
+
+def test_reported_radii_hold_what_they_say_on_held_out_rows(localizer):
+    for held_out in localizer.held_out:
+        for level in (0.5, 0.9):
+            within = held_out.error <= held_out.radius(level)
+            by_chance = np.sqrt(level * (1 - level) / len(held_out.rows))
+            assert within.mean() == pytest.approx(level, abs=4 * by_chance)
+
+
+def test_another_seed_holds_out_other_rows_together(office, quick_fit):
     drawn = []
     for seed in (0, 1, 1):
-        Localizer.holding_out([office], seed, whole_groups=True, **TINY)
-        drawn.append(set(parts["held_out"][0].group))
+        fitted = Localizer.of([office], seed, **TINY)
+        told = fitted.unified.held_out[0]
+        in_order = np.argsort(told.rows)
+        drawn.append(told.fold[in_order].tolist())
     assert drawn[0] != drawn[1] == drawn[2]
-    assert len(drawn[0]) == len(drawn[1])
+
+
+def test_what_only_one_row_hears_is_an_input(office, quick_fit):
+    extra = np.full(len(office), np.nan, dtype=np.float32)
+    extra[7] = -55.0
+    rssi = np.column_stack([office.rssi, extra])
+    made = dataclasses.replace(office, rssi=rssi, transmitters=(*office.transmitters, "heard once"))
+    fitted = Localizer.of([made], **TINY)
+    assert set(fitted.transmitters) == set(np.array(made.transmitters)[made.heard.any(axis=0)])
+    assert fitted.model.input_shape == (None, len(fitted.transmitters))
+    assert fitted.locate([{"heard once": -55}])["located"].all()
 
 
 def test_a_transmitter_of_two_environments_is_one_input(office, quick_fit):
     half = office.building == 0
     first, second = dataclasses.replace(office[half], name="one"), dataclasses.replace(office[~half], name="two")
-    both = Localizer.holding_out([first, second], **TINY)
+    both = Localizer.of([first, second], **TINY)
     assert len(set(both.transmitters)) == len(both.transmitters) == both.model.input_shape[1]
     assert set(both.locate(wide(office))["environment"].dropna()) <= {"one", "two"}
 
 
-def test_a_transmitter_that_no_learning_row_hears_is_not_known(office, quick_fit):
+def test_a_transmitter_that_no_row_hears_is_not_known(office, quick_fit):
     extra = np.column_stack([office.rssi, np.full(len(office), np.nan, dtype=np.float32)])
     made = dataclasses.replace(office, rssi=extra, transmitters=(*office.transmitters, "silent"))
-    fitted = Localizer.holding_out([made], **TINY)
+    fitted = Localizer.of([made], **TINY)
     assert "silent" not in fitted.transmitters
     assert fitted.locate([{"silent": -50}])[["located", "unknown"]].to_numpy().tolist() == [[False, 1]]
-
-
-@pytest.fixture
-def parts(monkeypatch):
-    """The rows that the last fit learnt and held out, a list of sets each."""
-    seen, fit = {}, Localizer.fit
-
-    def seeing(localizer, train, validation, *, seed):
-        seen.update(learning=train, held_out=validation)
-        return fit(localizer, train, validation, seed=seed)
-
-    monkeypatch.setattr(Localizer, "fit", seeing)
-    return seen
-
-
-def test_whole_groups_can_calibrate(office, parts, quick_fit):
-    Localizer.holding_out([office], whole_groups=True, **TINY)
-    assert not set(parts["learning"][0].group) & set(parts["held_out"][0].group)
-    Localizer.holding_out([office], **TINY)
-    counts = [len(parts[name][0]) for name in ("held_out", "learning")]
-    assert counts[0] / sum(counts) == pytest.approx(0.1, abs=0.03)
-    assert set(parts["learning"][0].group) & set(parts["held_out"][0].group)
-
-
-def test_each_environment_can_be_calibrated_in_its_own_way(office, parts, quick_fit):
-    town = dataclasses.replace(simulate.city(400, n_gateways=30), group=None)
-    made = Localizer.holding_out([office, town], calibration=[0.5, 0.1], whole_groups=[True, False], **TINY)
-    learning, held_out = (set(parts[name][0].group) for name in ("learning", "held_out"))
-    assert not learning & held_out
-    assert len(held_out) == np.ceil(len(learning | held_out) / 2)
-    counts = [len(parts[name][1]) for name in ("held_out", "learning")]
-    assert counts[0] / sum(counts) == pytest.approx(0.1, abs=0.03)
-    heard = ~np.isnan(parts["held_out"][1].scans.of(made.transmitters))
-    assert made.environments[1].calibration.rows == heard.any(axis=1).sum()
-    settings = {"calibration": [0.5, 0.1], "whole_groups": [True, False]}
-    assert settings.items() <= made.provenance["settings"].items()
 
 
 @pytest.mark.parametrize(
@@ -311,20 +351,33 @@ def test_each_environment_can_be_calibrated_in_its_own_way(office, parts, quick_
     [
         (lambda office: [], {}, "must have a set of each environment, in the same order. Received: none"),
         (lambda office: [office, office], {}, "different names. Received: office, office"),
-        (lambda office: [office[:1]], {}, "expected two different scans or more, to hold some out. Received: 1"),
-        (lambda office: [office], {"calibration": 0}, "must be between 0 and 1. Received: 0"),
-        (lambda office: [dataclasses.replace(office, group=None)], {"whole_groups": True}, "rows need a group"),
         (
-            lambda office: [office[office.group == office.group[0]]],
-            {"whole_groups": True},
-            "expected two groups or more",
+            lambda office: [audible(office)[:1]],
+            {"hold_out": "rows"},
+            "expected two rows or more, to hold some out. Received: 1",
         ),
         (
             lambda office: [office],
-            {"whole_groups": [True, False]},
-            r"`whole_groups` must be one value or 1, one for each environment. Received: \[True, False\]",
+            {"hold_out": "phones"},
+            "`hold_out` must be one of positions, rows, devices, areas. Received: phones",
         ),
-        (lambda office: [office], {"calibration": []}, "`calibration` must be one value or 1"),
+        (
+            lambda office: [dataclasses.replace(office, group=None)],
+            {"hold_out": "devices"},
+            r"rows must name theirs \(column `device`\)",
+        ),
+        (
+            lambda office: [office[office.group == office.group[0]]],
+            {"hold_out": "devices"},
+            "expected two devices or more",
+        ),
+        (
+            lambda office: [office],
+            {"hold_out": ["devices", "rows"]},
+            r"`hold_out` must be one value or 1, one for each environment. Received: \['devices', 'rows'\]",
+        ),
+        (lambda office: [office], {"hold_out": []}, "`hold_out` must be one value or 1"),
+        (lambda office: [office], {"folds": 1}, "`folds` must be at least 2, to calibrate. Received: 1"),
         (
             lambda office: [office],
             {"head": "distance"},
@@ -344,7 +397,7 @@ def test_each_environment_can_be_calibrated_in_its_own_way(office, parts, quick_
 )
 def test_what_cannot_be_fitted_is_said(office, change, arguments, message):
     with pytest.raises(ValueError, match=message):
-        Localizer.holding_out(change(office), **arguments, **TINY)
+        Localizer.of(change(office), **arguments, **TINY)
 
 
 def at_one_place(fingerprints, **fields):
@@ -357,14 +410,14 @@ def at_one_place(fingerprints, **fields):
 def test_of_rows_at_one_place_there_is_nothing_to_tell(office):
     message = r"office: expected rows at two places or more, to tell apart. Received: all \d+ rows at one place"
     with pytest.raises(ValueError, match=message):
-        Localizer.holding_out([at_one_place(office)], **TINY)
+        Localizer.of([at_one_place(office)], **TINY)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_an_environment_of_one_place_is_told_from_others(office, apart):
     kiosk = at_one_place(apart[0][0][:200], name="kiosk")
     kiosk = dataclasses.replace(kiosk, transmitters=tuple(f"kiosk {name}" for name in kiosk.transmitters))
-    fitted = Localizer.holding_out([office, kiosk], **TINY)
+    fitted = Localizer.of([office, kiosk], **TINY)
     found = fitted.locate(wide(kiosk))
     found = found[found["located"]]
     assert (found["environment"] == "kiosk").all()
