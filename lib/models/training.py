@@ -246,8 +246,8 @@ def fit(
         patience: stop after so many epochs without a lower validation loss, and go back to the weights that had the
             lowest; None trains all epochs and keeps the last.
         reuse: whether networks of the same architecture share what is compiled: for networks that are trained many
-            times in a process, whose layers all have names and configurations, and for losses by name. The result is
-            the same.
+            times in a process, whose layers all have names and configurations, as must losses that are no names. The
+            result is the same.
         label: shown beside the progress bar.
 
     Returns:

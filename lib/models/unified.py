@@ -263,7 +263,7 @@ class Unified(NetworkEstimator):
         outputs = np.zeros((len(asked), n_outputs), dtype=np.float32)
         members, curves = [], []
         for number in range(self.folds):
-            member = member_network(n_levels, n_outputs, name=f"member_{number}", **architecture)
+            member = member_network(n_levels, n_outputs, **architecture)
             network = learning_network(member, levels=survey.levels, **survey.inputs)
             learnt = rows[~survey.hidden[number][rows]]
             if not len(learnt):
@@ -271,9 +271,11 @@ class Unified(NetworkEstimator):
             learning = survey.rssi[learnt], survey.target[learnt]
             label = f"unified, {number + 1} of {self.folds}" if self.folds > 1 else "unified"
             settings = schedule(len(learnt), self.training)
-            curves.append(training.fit(network, learning, None, loss=survey.loss, label=label, **settings))
+            fitted = training.fit(network, learning, None, loss=survey.loss, reuse=True, label=label, **settings)
+            curves.append(fitted)
             of_fold = survey.fold[asked] == number
             outputs[of_fold] = training.predict(network, survey.rssi[asked[of_fold]])["position"]
+            member.name = f"member_{number}"  # not before: while they learn, members of one name share what is compiled
             members.append(member)
         self.curves = pd.concat(curves).groupby("epoch", as_index=False).mean()
         if survey.audible is not None:
