@@ -171,7 +171,7 @@ def card(localizer: Localizer, surveys: Sequence[FingerprintSet], rows: Sequence
         f"radii in which the device is with a given probability. {written}",
         "## Where it locates",
         _areas(surveys),
-        f"![Survey points in grey; held-out scans, coloured by their error]({MAP})",
+        f"![Survey points in grey; held-out scans, coloured by their error, the worst on top]({MAP})",
         "## What it learnt from",
         _survey(localizer, surveys),
         "## How good it is",
@@ -444,12 +444,14 @@ def _draw_area(axis: Axes, survey: FingerprintSet, held_out: HeldOut) -> None:
     """One environment's panel; a scan that was located in another is as far as the farthest of the others."""
     points = np.unique(survey.position, axis=0)
     axis.scatter(*points.T, s=6, color="0.8", linewidth=0)
-    title = f"{survey.name}: {len(held_out.rows):,} held-out scans"
+    title = f"{survey.name}: {len(held_out.rows):,} held-out scans; survey points in grey"
     farthest = _finite(held_out.error).max()
     error = np.minimum(held_out.error, farthest)
     worst_shown = np.percentile(error, 95, method="lower")
     colours = {"cmap": "viridis_r", "vmin": 0, "vmax": worst_shown}
-    dots = axis.scatter(*held_out.rows.position.T, c=error, s=12, linewidth=0, **colours)
+    worst_last = np.argsort(error)  # scans of one position lie on one another
+    position = held_out.rows.position[worst_last]
+    dots = axis.scatter(*position.T, c=error[worst_last], s=12, linewidth=0, **colours)
     axis.figure.colorbar(dots, ax=axis, label="error (m)", extend="max")
     low, high = usual_range(survey.position)
     margin = MARGIN * max(*(high - low), 1.0)
