@@ -298,7 +298,7 @@ def training_tasks(settings: Settings) -> dict[str, dict]:
     return {
         "localizer": training_task(encoder, train[:1], validation[:1]),
         "umlp": training_task(umlp, train, validation),
-        "unified": training_task(Unified(), few, nothing),
+        "unified": training_task(Unified(folds=1), few, nothing),
     }
 
 

@@ -379,7 +379,7 @@ def test_a_source_that_is_trained_anew_trains_anew_what_starts_from_it(environme
     assert first != second
 
 
-TINY = {"epochs": 1, "network": {"hidden": (16,)}, "environments": [{}, {"grid": {"cell": 400.0}}]}
+TINY = {"folds": 1, "epochs": 1, "network": {"hidden": (16,)}, "environments": [{}, {"grid": {"cell": 400.0}}]}
 
 
 def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not_learn(

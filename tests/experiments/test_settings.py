@@ -145,16 +145,16 @@ def test_settings_by_protocol_of_several_environments_are_given_for_each_in_orde
     by_protocol = CONTENT["models"]["unified"]["by_protocol"]
     for names in (["pooled", "random"], ["random", "pooled"], ["official"]):
         chosen = settings.of("unified", names, together=True)
-        assert chosen == {"epochs": 24, "environments": [by_protocol[name] for name in names]}
+        assert chosen == {"environments": [by_protocol[name] for name in names]}
     assert "environments" not in settings.of("umlp", ["pooled", "random"], together=True)
 
 
 def test_what_somebody_changes_stays_theirs():
     chosen = settings.of("unified", ["pooled", "random"], together=True)
-    chosen["environments"][0]["grid"]["sigma"] = 99.0
+    chosen["environments"][0]["hold_out"] = "areas"
     settings.described("encoder")["settings"]["bounds"].append(7)
     again = settings.of("unified", ["pooled", "random"], together=True)
-    assert again["environments"][0]["grid"]["sigma"] == 1.0
+    assert again["environments"][0]["hold_out"] == "rows"
     assert settings.of("encoder", ["pooled"])["bounds"] == [0.0, 1.0]
 
 

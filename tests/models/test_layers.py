@@ -6,7 +6,16 @@ import pytest
 from scipy import special
 
 from lib.models import layers
-from lib.models.layers import Audible, Augmentation, CoordinateDecoder, CoordinateLoss, Fold, HalfDense, Levels
+from lib.models.layers import (
+    Audible,
+    Augmentation,
+    CoordinateDecoder,
+    CoordinateLoss,
+    Ensemble,
+    Fold,
+    HalfDense,
+    Levels,
+)
 from lib.models.scaling import powed
 
 NAN = np.nan
@@ -134,76 +143,84 @@ def test_the_error_of_coordinates_counts_in_the_range_of_the_true_environment(ra
         (Audible([0, 0, 1, 1], [1, 0]), [scans(5, 4), np.ones((5, 2), np.float32)]),
         (CoordinateDecoder([[0, 0], [1, 1]], [[5, 5], [9, 9]]), np.ones((5, 6), np.float32)),
         (HalfDense(3), np.ones((5, 4), np.float32)),
+        (Ensemble(), [np.eye(5, dtype=np.float32), np.ones((5, 5), np.float32)]),
     ],
-    ids=["Augmentation", "Fold", "Levels", "Audible", "CoordinateDecoder", "HalfDense"],
+    ids=["Augmentation", "Fold", "Levels", "Audible", "CoordinateDecoder", "HalfDense", "Ensemble"],
 )
 def test_a_saved_layer_tells_the_same(layer, inputs, tmp_path):
     assert_saved_alike(layer, inputs, tmp_path)
 
 
-def test_half_precision_is_for_training():
+def test_half_precision_is_for_training_on_processors_that_have_it(monkeypatch):
     x = np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32)
     layer = HalfDense(8)
     predicted = array(layer(x))
     kernel, bias = layer.get_weights()
     assert predicted == pytest.approx(x @ kernel + bias, abs=1e-5)
+    monkeypatch.setattr(layers, "multiplies_in_half", lambda: True)
     trained = array(layer(x, training=True))
     assert trained.dtype == np.float32
     assert not np.array_equal(trained, predicted) and trained == pytest.approx(predicted, abs=0.1)
+    assert np.array_equal(layer(x), predicted)
+    monkeypatch.setattr(layers, "multiplies_in_half", lambda: False)
+    assert np.array_equal(layer(x, training=True), predicted)
 
 
-def small_network(**changes):
-    settings = {
-        "n_transmitters": 4,
-        "columns": [0, 2, 3],
-        "minimum": np.full(4, -105.0),
-        "n_outputs": 5,
-        "hidden": (8, 6),
-        "dropout": 0.1,
-        "exponent": 1.5,
-        "heard": False,
-        "augmentation": {"offset": [6.0], "noise": [2.0], "loss": [0.3], "deafness": [25.0]},
-        "audible": {"of_transmitter": [0, 0, 1, 1], "of_output": [0, 0, 0, 1, 1]},
-    }
-    return layers.trunk_network(**settings | changes)
+def test_an_ensemble_averages_probabilities():
+    drawn = np.random.default_rng(0).normal(0, 3, (3, 6, 5)).astype(np.float32)
+    drawn[:, :, 4] = layers.IMPOSSIBLE
+    expected = special.softmax(drawn, axis=2).mean(axis=0)
+    found = array(Ensemble()(list(drawn)))
+    assert np.exp(found) == pytest.approx(expected, abs=1e-6)
+    assert np.isfinite(found).all(), "what all members hold impossible has a logarithm"
 
 
-def test_the_trunk_has_named_layers_and_one_output_a_place():
-    network = small_network()
+LEVELS = {"columns": [0, 2, 3], "minimum": [-105.0] * 3, "exponent": 1.5, "heard": False}
+AUGMENTATION = {"offset": [6.0], "noise": [2.0], "loss": [0.3], "deafness": [25.0]}
+
+
+def small_member(**changes):
+    settings = {"n_levels": 3, "n_outputs": 5, "hidden": (8, 6), "dropout": 0.1, "name": "member_0"}
+    return layers.member_network(**settings | changes)
+
+
+def small_learner(member):
+    return layers.learning_network(member, 4, np.full(4, -105.0), LEVELS, AUGMENTATION)
+
+
+def test_a_member_has_named_layers_and_one_output_a_place():
+    member = small_member()
     blocks = [f"trunk_{kind}_{number}" for number in (1, 2) for kind in ("dense", "norm", "relu", "dropout")]
-    expected = ["rssi", "augmentation", "levels", *blocks, "head", "audible"]
-    assert [layer.name for layer in network.layers] == expected
-    assert network.output_shape == (None, 5)
-    assert [layer.name for layer in small_network(audible=None).layers] == expected[:-1]
+    assert [layer.name for layer in member.layers] == ["levels", *blocks, "head"]
+    assert (member.input_shape, member.output_shape) == ((None, 3), (None, 5))
+    learner = small_learner(member)
+    assert [layer.name for layer in learner.layers] == ["rssi", "augmentation", "levels", "member_0"]
+    assert (learner.input_shape, learner.output_shape) == ((None, 4), (None, 5))
 
 
-def test_a_saved_trunk_tells_the_same(tmp_path):
-    network = small_network()
+def test_a_member_learns_from_augmented_scans_and_predicts_of_the_scans_themselves():
+    member, rssi = small_member(), scans(6, 4)
+    learner = small_learner(member)
+    assert np.array_equal(learner(rssi), member(Levels(**LEVELS)(rssi)))
+    assert not np.array_equal(learner(rssi, training=True), learner(rssi, training=True))
+
+
+def test_a_saved_member_tells_the_same(tmp_path):
+    network = small_learner(small_member())
     network.save(tmp_path / "network.keras")
     loaded = keras.saving.load_model(tmp_path / "network.keras")
     assert np.array_equal(loaded(scans(6, 4)), network(scans(6, 4)))
 
 
 def test_transmitters_that_are_not_in_use_do_not_matter():
-    network, rssi = small_network(audible=None), scans(6, 4)
+    network, rssi = small_learner(small_member()), scans(6, 4)
     changed = rssi.copy()
     changed[:, 1] = -30
     assert np.array_equal(network(rssi), network(changed))
 
 
-def test_a_folded_network_is_the_network_on_shared_columns(tmp_path):
-    network = small_network(audible=None)
-    folded = layers.folded(network, [2, 4])
-    rssi = scans(10, 6)
-    assert np.array_equal(folded(rssi), network(Fold([2, 4])(rssi)))
-    network.compile(loss="mse")
-    layers.folded(network, [2, 4]).save(tmp_path / "network.keras")
-    loaded = keras.saving.load_model(tmp_path / "network.keras")
-    assert np.array_equal(loaded(rssi), folded(rssi))
-
-
-@pytest.mark.parametrize(("name", "value"), [("n_transmitters", 0), ("n_outputs", 0), ("trunk_units", -2)])
+@pytest.mark.parametrize(("name", "value"), [("n_levels", 0), ("n_outputs", 0), ("trunk_units", -2)])
 def test_size_that_is_not_positive_is_named(name, value):
     changes = {"hidden": (8, value)} if name == "trunk_units" else {name: value}
     with pytest.raises(ValueError, match=f"`{name}` must be positive. Received: {name}={value}"):
-        small_network(**changes)
+        small_member(**changes)

@@ -24,8 +24,8 @@ QUICK = {
     "hadnn": TINY_NETWORK | {"hidden": (16, 16)},
     "ea_cnn": TINY_NETWORK,
     "hierarchical_dnn": TINY_NETWORK,
-    "unified": TINY_NETWORK | {"network": {"hidden": (16,)}},
-    "unified_shared": TINY_NETWORK | {"network": {"hidden": (16,)}},
+    "unified": TINY_NETWORK | {"folds": 2, "network": {"hidden": (16,)}},
+    "unified_shared": TINY_NETWORK | {"folds": 2, "network": {"hidden": (16,)}},
 }
 OFTEN = (
     "encoder_scratch",
