@@ -419,7 +419,7 @@ CHOOSING = {
 # === By name ===
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)  # all protocols of a notebook
 def load(protocol: str, rows: int | None = None) -> Parts:
     """The rows of a protocol's environment, measured or simulated as `DATA` says.
 
