@@ -99,6 +99,6 @@ def update_table(gaps: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
             "with new scans (m)": gaps["updated_m"].map("{:.2f}".format),
             "month's own survey, by": gaps["reference"].map(names),
             "month's own (m)": gaps["own_m"].map("{:.2f}".format),
-            "closed": gaps["closed"].astype(object).map("{:.0%}".format, na_action="ignore").fillna("no gap"),
+            "closed": gaps["closed"].map("{:.0%}".format).replace("nan%", "no gap"),
         }
     )
