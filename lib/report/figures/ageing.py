@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
 from lib.report.ageing import SHARES, closed_over_months
 from lib.report.figures.style import side_by_side
@@ -26,8 +26,9 @@ def months(rows: pd.DataFrame, heard: pd.Series, names: Mapping[str, str], calib
     means = rows.pivot_table("mean_m", "month", "model")
     for model, name in names.items():
         errors.plot(means.index, means[model], marker="o", label=name)
-    errors.set(ylabel="mean error (m)")
-    errors.set_ylim(0, None)
+    errors.set(ylabel="mean error (m)", yscale="log")  # a model may take scans for those of another environment
+    errors.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    errors.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     errors.legend(fontsize=10, ncol=2)
     shares.plot(heard.index, heard, color="0.4", marker="s", label="month 1's access points still heard")
     by_month = rows[rows["model"] == calibrated].groupby("month")
@@ -59,7 +60,7 @@ def gap_closed(gaps: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         axis.plot(of_all.index, of_all, color="black", marker="s", linewidth=2.5, label="all months")
         axis.axhline(1, color="0.4", linewidth=1, linestyle="--")
         axis.axhline(0, color="0.4", linewidth=1)
-        axis.set(xlabel="new scans", title=names[model])
+        axis.set(xlabel="new scans", title=names[model], xticks=of_all.index)
     axes[0].set(ylabel="gap to the month's own survey closed")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1))
     axes[0].legend(fontsize=10)
