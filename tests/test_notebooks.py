@@ -73,7 +73,7 @@ def notebook(request):
 
 
 def test_there_is_a_notebook_for_every_step():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "00", *(f"{number:02d}" for number in range(1, 11))]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "00", *(f"{number:02d}" for number in range(1, 12))]
 
 
 def test_one_parameters_cell_of_literals(notebook):
@@ -97,7 +97,8 @@ def test_reads_as_an_essay(notebook):
     assert len(cells) <= 30
     assert cells[0]["cell_type"] == "markdown" and cells[0]["source"].startswith("# ")
     assert "**Writes**" in cells[0]["source"]
-    assert cells[-1]["cell_type"] == "markdown" and cells[-1]["source"].startswith("## Conclusion")
+    *_, last = (cell for cell in cells if cell["cell_type"] == "markdown")  # cells below it may render its sentences
+    assert last["source"].startswith("## Conclusion")
 
 
 def test_committed_without_outputs_but_the_kept_ones(notebook):

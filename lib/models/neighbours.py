@@ -22,6 +22,7 @@ from lib.models.scaling import exponential, powed
 K_CANDIDATES = (1, 3, 5, 7, 9, 11, 13, 15)
 CLOSEST = 1e-6  # the smallest distance that a weight is computed from, so that exact copies have a finite weight
 SILENT_LEVEL = 2.0**-20
+SOFTNESS = 0.03  # Sørensen distance over which the weight of a soft neighbour falls by 1/e
 
 
 def filled(rssi: np.ndarray, minimum: float) -> np.ndarray:
@@ -36,6 +37,25 @@ SCALES: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "exponential": exponential,
 }
 METRICS = {"euclidean": "dbm", "sorensen": "powed"}  # each with the scale of [14] and [Torres-Sospedra 2015]
+
+
+def equal(distances: np.ndarray) -> np.ndarray:
+    """(n, k) distances in ascending order → (n, k) weights: all neighbours count alike."""
+    return np.ones(distances.shape)
+
+
+def inverse(distances: np.ndarray) -> np.ndarray:
+    """The same, by inverse distance."""
+    return 1 / np.maximum(distances, CLOSEST)
+
+
+def soft(distances: np.ndarray) -> np.ndarray:
+    """The same, by e^(−(d − d_min) / `SOFTNESS`): a neighbour counts by how much farther it is than the nearest."""
+    beyond_nearest = distances - distances[:, :1]
+    return np.exp(-beyond_nearest / SOFTNESS)
+
+
+WEIGHTINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"equal": equal, "inverse": inverse, "soft": soft}
 
 
 # === Nearest fingerprints ===
@@ -112,17 +132,18 @@ class NearestFingerprints(Estimator):
         k: number of neighbours.
         scale: one of `SCALES`; None stands for RSSI in dBm with "not heard" 1 dB below the sensitivity (`euclidean`,
             [14]) or powed RSSI with β = e (`sorensen`, [Torres-Sospedra 2015]).
-        weighted: whether neighbours count by their inverse distance.
+        weighting: how neighbours count, one of `WEIGHTINGS`. `soft` is made for distances of `sorensen`.
         transmitters: after `fit`, names of the stored columns.
 
     Raises:
-        ValueError: if the metric or the scale is unknown, they do not fit together, or k is not positive.
+        ValueError: if the metric, the scale or the weighting is unknown, they do not fit together, or k is not
+            positive.
     """
 
     metric: str
     k: int
     scale: str | None = None
-    weighted: bool = False
+    weighting: str = "equal"
 
     def __post_init__(self):
         choice("metric", self.metric, tuple(METRICS))
@@ -133,6 +154,9 @@ class NearestFingerprints(Estimator):
             raise ValueError("`scale` must have 0 for what is not heard, as `sorensen` needs it. Received: dbm")
         if self.k < 1:
             raise ValueError(f"`k` must be positive. Received: k={self.k}")
+        choice("weighting", self.weighting, tuple(WEIGHTINGS))
+        if self.weighting == "soft" and self.metric != "sorensen":
+            raise ValueError(f"`metric` must be sorensen, whose distances `soft` is made for. Received: {self.metric}")
 
     def fit(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], *, seed: int) -> Self:
         """Store the rows of both. Nothing is chosen, and nothing is random.
@@ -179,15 +203,10 @@ class NearestFingerprints(Estimator):
             distances[number] = to_stored[rows[number]]
         return rows, distances
 
-    def _weights(self, distances: np.ndarray) -> np.ndarray:
-        if self.weighted:
-            return 1 / np.maximum(distances, CLOSEST)
-        return np.ones(distances.shape)
-
     def errors_by_k(self, fingerprints: FingerprintSet) -> np.ndarray:
         """(k,) mean errors in metres on scans with known positions, for 1, 2, … and k neighbours."""
         rows, distances = self.neighbours(fingerprints.scans)
-        weights = self._weights(distances)[..., None]
+        weights = WEIGHTINGS[self.weighting](distances)[..., None]
         sums = (self._map.position[rows] * weights).cumsum(axis=1)
         positions = sums / weights.cumsum(axis=1)
         mean_errors = np.empty(self.k)
@@ -201,7 +220,7 @@ class NearestFingerprints(Estimator):
         if len(scans) == 0:
             return nothing_located(self)
         rows, distances = self.neighbours(scans)
-        weights = self._weights(distances)
+        weights = WEIGHTINGS[self.weighting](distances)
         weights /= weights.sum(axis=1, keepdims=True)
         position = np.einsum("nk,nkd->nd", weights, self._map.position[rows])
         building, floor = None, None
@@ -222,26 +241,26 @@ class ValidatedNeighbours(Estimator):
     Attributes:
         metrics: the metrics to try.
         ks: the numbers of neighbours to try. Those above the number of training rows are left out.
-        scale, weighted: as in NearestFingerprints.
+        scale, weighting: as in NearestFingerprints.
         transmitters: after `fit`, names of the stored columns.
         model: after `fit`, the chosen NearestFingerprints.
         errors: after `fit`, mean errors in metres on validation rows by metric and k; empty for a single candidate.
 
     Raises:
-        ValueError: if a metric or the scale is unknown, or they do not fit together.
+        ValueError: if a metric, the scale or the weighting is unknown, or they do not fit together.
     """
 
     metrics: Sequence[str] = tuple(METRICS)
     ks: Sequence[int] = K_CANDIDATES
     scale: str | None = None
-    weighted: bool = False
+    weighting: str = "equal"
 
     def __post_init__(self):
         for metric in self.metrics:
             self._candidate(metric, 1)
 
     def _candidate(self, metric: str, k: int) -> NearestFingerprints:
-        return NearestFingerprints(metric, k, self.scale, self.weighted)
+        return NearestFingerprints(metric, k, self.scale, self.weighting)
 
     def fit(self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet], *, seed: int) -> Self:
         """Choose on validation rows, then store the rows of both. Nothing is random.

@@ -62,8 +62,12 @@ REGISTRY: dict[str, Entry] = {
     # Nearest fingerprints
     "knn_euclidean": Entry(ValidatedNeighbours, {"metrics": ("euclidean",)}, random=False),  # [14], [15]
     "knn_sorensen": Entry(ValidatedNeighbours, {"metrics": ("sorensen",)}, random=False),
+    # With nothing to choose, for environments without validation rows
+    "knn_euclidean_1": Entry(NearestFingerprints, {"metric": "euclidean", "k": 1}, random=False),
+    "knn_sorensen_5": Entry(NearestFingerprints, {"metric": "sorensen", "k": 5}, random=False),
+    "knn_soft": Entry(NearestFingerprints, {"metric": "sorensen", "k": 48, "weighting": "soft"}, random=False),
     "knn_sorensen_13": Entry(NearestFingerprints, {"metric": "sorensen", "k": 13}, random=False),
-    "knn_weighted": Entry(ValidatedNeighbours, {"weighted": True}, random=False),
+    "knn_weighted": Entry(ValidatedNeighbours, {"weighting": "inverse"}, random=False),
     "knn_anagnostopoulos": Entry(  # [17]
         ValidatedNeighbours,
         {"metrics": ("sorensen",), "scale": "powed_1.1"},

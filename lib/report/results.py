@@ -271,6 +271,35 @@ def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd
     return table.reset_index()
 
 
+def environments_table(rows: pd.DataFrame, ratios: pd.DataFrame, names: Mapping[str, str], model: str) -> pd.DataFrame:
+    """One line an environment and protocol, one column a model: mean error in ground metres.
+
+    Args:
+        rows: tidy results.
+        ratios: of these rows, from `statistics.ratios_to_best`.
+        names: model → its name in the table, in the order of the columns.
+        model: the one whose ratio to the best baseline is shown, with its 95 % interval.
+
+    Returns:
+        Texts; errors are mean ± 95 % CI over seeds.
+    """
+    errors = rows.pivot_table("ground_m", PANEL, "model", aggfunc=with_interval, sort=False)
+    errors = errors.reindex(columns=[name for name in names if name in errors])
+    own_ratios = ratios[ratios["model"] == model].set_index(PANEL)
+    table = errors.rename(columns=names).fillna("")
+    table["best baseline"] = own_ratios["best"].map(names)
+    column = f"{names[model]} / best baseline"
+    table[column] = own_ratios.apply("{0.ratio:.2f} ({0.low:.2f} … {0.high:.2f})".format, axis="columns")
+    labels = [panel_label(environment, protocol) for environment, protocol in table.index]
+    table.insert(0, "environment", labels)
+    return table.reset_index(drop=True)
+
+
+def panel_label(environment: str, protocol: str) -> str:
+    """An environment and a protocol, once where the two have one name."""
+    return ", ".join(dict.fromkeys([environment, protocol]))
+
+
 def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulated: bool) -> None:
     """Render a table to `name.csv`, `name.md` and `name.tex`.
 

@@ -16,6 +16,7 @@ COMPARISON_COLUMNS = (
     *("environment", "release", "protocol", "model", "reference", "difference_m", "low_m", "high_m"),
     *("p_value", "p_holm", "comparisons", "verdict"),
 )
+RATIO_COLUMNS = ("environment", "release", "protocol", "model", "ratio", "low", "high", "best", "best_m")
 BETTER, WORSE, ALIKE = "better", "worse", "not distinguishable"
 
 
@@ -212,3 +213,59 @@ def _compared_in_panel(panel: pd.DataFrame, draws: pd.DataFrame, references: Seq
             line.update(difference(measured, drawn))
             lines.append(line)
     return lines
+
+
+def shown_comparisons(compared: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
+    """Comparisons for reading.
+
+    Args:
+        compared: from `comparisons`.
+        names: model → its name in the table.
+    """
+    numbers = compared[["difference_m", "low_m", "high_m"]].map("{:+.2f}".format)
+    interval = numbers["low_m"] + " … " + numbers["high_m"]
+    return pd.DataFrame(
+        {
+            "protocol": compared["protocol"],
+            "model": compared["model"].map(names),
+            "against": compared["reference"].map(names),
+            "difference (m)": numbers["difference_m"] + " (" + interval + ")",
+            "p (Holm)": compared["p_holm"].map("{:.4f}".format),
+            "the model is": compared["verdict"],
+        }
+    )
+
+
+# === Against the best of several ===
+
+
+def ratios_to_best(
+    rows: pd.DataFrame, draws: Mapping[tuple[str, str], pd.DataFrame], baselines: Sequence[str]
+) -> pd.DataFrame:
+    """Every model's mean error as a multiple of the best baseline's, in every environment and protocol.
+
+    The best baseline is the one with the lowest mean error on the test rows. It is known in hindsight alone, so that a
+    user who has to choose one beforehand does at best as well.
+
+    Args:
+        rows: tidy results.
+        draws: of these rows, from `resampled_means`.
+        baselines: models, each run under every protocol.
+
+    Returns:
+        `RATIO_COLUMNS`: the ratio with its 95 % interval, the best baseline, and its mean error in metres.
+
+    Raises:
+        KeyError: if a baseline was not run under a protocol.
+    """
+    lines = []
+    for key, panel in rows.groupby(PANEL, sort=False):
+        panel_columns = panel.iloc[0][["environment", "release", "protocol"]].to_dict()
+        means = panel.groupby("model", sort=False)["mean_m"].mean()
+        best = means[list(baselines)].idxmin()
+        for model, mean in means.items():
+            drawn = draws[key][model] / draws[key][best]
+            low, high = np.percentile(drawn, [2.5, 97.5])
+            line = {**panel_columns, "model": model, "ratio": mean / means[best], "low": low, "high": high}
+            lines.append({**line, "best": best, "best_m": means[best]})
+    return pd.DataFrame(lines, columns=RATIO_COLUMNS)

@@ -22,7 +22,7 @@ ESTIMATORS = {
     "euclidean": lambda: ValidatedNeighbours(metrics=("euclidean",)),
     "sorensen": lambda: ValidatedNeighbours(metrics=("sorensen",)),
     "sorensen, k = 13": lambda: NearestFingerprints("sorensen", 13),
-    "weighted": lambda: ValidatedNeighbours(weighted=True),
+    "weighted": lambda: ValidatedNeighbours(weighting="inverse"),
     "powed with 1.1": lambda: ValidatedNeighbours(metrics=("sorensen",), scale="powed_1.1"),
 }
 
@@ -147,15 +147,30 @@ def test_scales_put_what_is_not_heard_below_everything_and_keep_the_order():
 # === Nearest fingerprints ===
 
 
-def test_weighted_position_and_labels_are_those_of_the_inverse_distances(radio_map, validation):
-    model = stored(radio_map, "sorensen", 5, weighted=True)
+WEIGHTS = {
+    "inverse": lambda far: 1 / np.maximum(far, 1e-6),
+    "soft": lambda far: np.exp(-(far - far.min()) / 0.03),
+}
+
+
+@pytest.mark.parametrize("weighting", WEIGHTS)
+def test_position_and_labels_are_those_of_the_neighbours_by_their_weights(radio_map, validation, weighting):
+    model = stored(radio_map, "sorensen", 5, weighting=weighting)
     located = model.predict(validation.scans)
     rows, far = model.neighbours(validation.scans)
-    for number, weights in enumerate(1 / np.maximum(far, 1e-6)):
+    for number, distances_of_scan in enumerate(far):
+        weights = WEIGHTS[weighting](distances_of_scan)
         expected = np.average(radio_map.position[rows[number]], axis=0, weights=weights)
         np.testing.assert_allclose(located.position[number], expected)
         votes = np.bincount(radio_map.floor[rows[number]], weights=weights)
         assert votes[located.floor[number]] == pytest.approx(votes.max())
+
+
+def test_soft_weights_are_of_the_sorensen_distance_alone():
+    with pytest.raises(ValueError, match="`metric` must be sorensen, whose distances `soft` is made for"):
+        NearestFingerprints("euclidean", 5, weighting="soft")
+    with pytest.raises(ValueError, match=r"`weighting` must be one of equal, inverse, soft. Received: hard"):
+        NearestFingerprints("sorensen", 5, weighting="hard")
 
 
 @pytest.mark.parametrize("k", [1, 5])
@@ -281,13 +296,13 @@ def test_without_a_level_for_not_heard_it_is_1_db_below_the_weakest_row_of_both(
 # === Choice of metric and k ===
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_chosen_metric_and_k_have_the_lowest_error_of_the_candidates(radio_map, validation, weighted):
+@pytest.mark.parametrize("weighting", ["equal", "inverse"])
+def test_chosen_metric_and_k_have_the_lowest_error_of_the_candidates(radio_map, validation, weighting):
     ks = [1, 3, 4, 9, 30]
-    model = ValidatedNeighbours(ks=ks, weighted=weighted).fit([radio_map], [validation], seed=0)
+    model = ValidatedNeighbours(ks=ks, weighting=weighting).fit([radio_map], [validation], seed=0)
     assert list(model.errors) == [(metric, k) for metric in METRICS for k in ks]
     for (metric, k), error in model.errors.items():
-        candidate = stored(radio_map, metric, k, weighted=weighted)
+        candidate = stored(radio_map, metric, k, weighting=weighting)
         errors = metrics.euclidean_errors(validation.position, candidate.predict(validation.scans).position)
         assert error == pytest.approx(errors.mean())
     assert model.errors[model.model.metric, model.model.k] == min(model.errors.values())

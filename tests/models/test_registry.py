@@ -16,6 +16,7 @@ from lib.use.localizer import Localizer
 TINY_NETWORK = {"epochs": 1, "batch_size": 32}
 QUICK = {
     "knn_sorensen_13": {"k": 5},
+    "knn_soft": {"k": 5},
     "extra_trees": {"trees": 3},
     "random_forest": {"trees": 3},
     "gradient_boosting": {"rounds": 2, "place_rounds": 2, "leaves": 4},

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from lib.data.protocols import PROTOCOLS
 from lib.report import figures
+from lib.report.figures import style
 
 KEYS = [
     ("somewhere", "elsewhere"),
@@ -202,6 +203,55 @@ def test_forest_of_one_model_is_drawn(rows):
     alone = rows[(rows["model"] == "knn") & (rows["protocol"] == "random")]
     (axis,) = figures.forest(alone, NAMES, {"knn": "nearest fingerprints"}, {}, "knn").axes
     assert texts(axis.get_yticklabels()) == ["kNN"]
+
+
+def test_ratios_have_a_line_for_every_protocol_and_name_its_best_baseline(rows):
+    table = rows.groupby(["environment", "protocol", "model"], sort=False)["mean_m"].mean().reset_index(name="ratio")
+    table["ratio"] /= 7
+    table = table.assign(release="made", low=0.9, high=1.1, best="knn", best_m=7.0)
+    figure = figures.ratios(table[table["model"] != "far"], NAMES, ["knn"])
+    (axis,) = figure.axes
+    assert texts(axis.get_yticklabels()) == [
+        "UJIIndoorLoc, Wi-Fi, pooled",
+        "UJIIndoorLoc, Wi-Fi, official",
+        "Antwerp, LoRaWAN, random",
+        "somewhere, elsewhere",
+    ]
+    assert [text.get_text() for text in axis.texts].count("kNN, 7.00 m") == len(KEYS)
+    assert texts(figure.legends[0].get_texts()) == ["kNN", "near", "as near"]
+    assert axis.get_xscale() == "log"
+
+
+def test_months_show_errors_shares_and_the_promised_levels():
+    lines = []
+    for month in (1, 2, 3):
+        for model in ("knn", "near"):
+            shares = {"located": 1.0, "coverage_50": 0.4, "coverage_90": 0.8}
+            lines.append({"model": model, "month": month, "mean_m": 3.0} | shares)
+    heard = pd.Series({1: 1.0, 2: 0.8, 3: 0.6})
+    figure = figures.months(pd.DataFrame(lines), heard, {"knn": "kNN", "near": "near"}, "near")
+    errors, shares = figure.axes
+    assert texts(errors.get_legend().get_texts()) == ["kNN", "near"]
+    assert len(shares.get_legend().get_texts()) == 4
+    promised = [line.get_ydata()[0] for line in shares.lines if line.get_linestyle() == "--"]
+    assert promised == [0.5, 0.9]
+
+
+def test_gaps_have_a_panel_for_every_model_and_a_line_for_every_month():
+    lines = []
+    for model in ("knn", "near"):
+        for month in (6, 12):
+            for scans in (50, 100):
+                errors = {"stale_m": 4.0, "updated_m": 4 - scans / 100, "own_m": 3.0, "closed": scans / 100}
+                lines.append({"model": model, "month": month, "scans": scans} | errors)
+    figure = figures.gap_closed(pd.DataFrame(lines), NAMES)
+    assert [axis.get_title() for axis in figure.axes] == ["kNN", "near"]
+    assert texts(figure.axes[0].get_legend().get_texts()) == ["month 6", "month 12", "all months"]
+
+
+def test_an_environment_and_a_protocol_of_one_name_are_named_once():
+    assert style.panel_label(("tut1", "tut1")) == "tut1"
+    assert style.panel_label(("ujiindoorloc", "official")) == "UJIIndoorLoc, Wi-Fi, official"
 
 
 def test_many_distributions_are_grey_but_for_the_chosen():

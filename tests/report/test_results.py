@@ -346,3 +346,16 @@ def test_benchmark_leaves_out_what_a_protocol_has_no_value_of():
 def test_benchmark_refuses_a_model_without_a_name():
     with pytest.raises(KeyError, match=r"must have every model\. Received: none for encoder_tl"):
         results.benchmark_tables(benchmark_rows(), {"knn_euclidean": "kNN"}, {})
+
+
+def test_table_of_environments_has_a_line_for_each_and_a_column_for_every_model():
+    lines = []
+    for environment, protocol in (("ujiindoorloc", "official"), ("tut1", "tut1")):
+        for model, ground_m in {"knn": 8.0, "net": 6.0}.items():
+            line = {"environment": environment, "protocol": protocol, "model": model, "ground_m": ground_m}
+            lines.append({**line, "ratio": ground_m / 8, "low": 0.5, "high": 1.0, "best": "knn"})
+    table = pd.DataFrame(lines)
+    shown = results.environments_table(table, table, {"knn": "kNN", "absent": "absent", "net": "network"}, "net")
+    assert list(shown.columns) == ["environment", "kNN", "network", "best baseline", "network / best baseline"]
+    assert list(shown.iloc[0]) == ["ujiindoorloc, official", "8.00", "6.00", "kNN", "0.75 (0.50 … 1.00)"]
+    assert shown.loc[1, "environment"] == "tut1"

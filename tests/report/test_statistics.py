@@ -228,3 +228,26 @@ def test_a_reference_that_was_not_run_is_named(runs):
     draws = statistics.resampled_means(rows, workspace, resamples=10)
     with pytest.raises(ValueError, match=r"official: `references` must be among near, .*Received: umlp"):
         statistics.comparisons(rows, draws, ["umlp"])
+
+
+def test_shown_comparisons_have_names_and_intervals(runs):
+    rows, workspace = runs
+    draws = statistics.resampled_means(rows, workspace, resamples=100)
+    compared = statistics.comparisons(rows, draws, ["far"])
+    names = {"near": "nearby", "as_near": "as near", "far": "far away", "knn": "kNN"}
+    shown = statistics.shown_comparisons(compared, names)
+    assert list(shown["model"]) == ["nearby", "as near", "kNN"] and set(shown["against"]) == {"far away"}
+    assert shown["difference (m)"].str.fullmatch(r"-\d\.\d\d \(-\d\.\d\d … -\d\.\d\d\)").all()
+
+
+def test_ratios_are_to_the_baseline_with_the_lowest_error(runs):
+    rows, workspace = runs
+    draws = statistics.resampled_means(rows, workspace, resamples=2000)
+    table = statistics.ratios_to_best(rows, draws, ["far", "knn"]).set_index("model")
+    means = rows.groupby("model")["mean_m"].mean()
+    assert set(table["best"]) == {"knn"} and table["best_m"].iloc[0] == pytest.approx(means["knn"])
+    for model, line in table.iterrows():
+        assert line["ratio"] == pytest.approx(means[model] / means["knn"])
+        assert line["low"] <= line["ratio"] <= line["high"]
+    assert table.loc["knn", "low"] == table.loc["knn", "high"] == 1
+    assert table.loc["far", "low"] > 1.1

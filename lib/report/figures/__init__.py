@@ -1,6 +1,7 @@
 """Every figure. Functions take numbers and return a Figure; `finish` marks those of simulated data and saves them."""
 
-from lib.report.figures.benchmark import ablation, error_cdf, forest
+from lib.report.figures.ageing import gap_closed, months
+from lib.report.figures.benchmark import ablation, error_cdf, forest, ratios
 from lib.report.figures.errors import error_map, errors_by, reliability, scans_on_plan
 from lib.report.figures.explore import (
     before_after,
@@ -29,12 +30,15 @@ __all__ = [
     "finish",
     "forest",
     "gains",
+    "gap_closed",
     "heard_per_row",
     "learning_curves",
     "marked",
     "missing_rates",
+    "months",
     "paired_seeds",
     "positions",
+    "ratios",
     "reliability",
     "rssi_histogram",
     "scans_on_plan",

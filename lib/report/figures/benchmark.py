@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from lib.metrics import confidence_half_width
 from lib.report.figures.style import (
@@ -23,6 +24,8 @@ from lib.report.figures.style import (
 )
 
 FAMILIES = [*PALETTE[:3], *PALETTE[4:6], PALETTE[9]]
+MARKERS = "osD^vPX*"
+RATIO_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 6, 10)
 PUBLISHED = "firebrick"
 # Points from the right edge of a panel to the two columns of figures beside it.
 MEAN_COLUMN, PUBLISHED_COLUMN = 8, 95
@@ -128,6 +131,62 @@ def _legend_handles(colours: Mapping[str, tuple], reference: str) -> list[Line2D
     handles.append(Line2D([], [], color="0.4", linestyle="--", label=reference))
     handles.append(Line2D([], [], color="0.4", linewidth=5, alpha=0.4, label="95 % interval over seeds"))
     return handles
+
+
+# === Mean errors as multiples of the best baseline's ===
+
+
+def ratios(table: pd.DataFrame, names: Mapping[str, str], baselines: Sequence[str]) -> Figure:
+    """Mean error of every model as a multiple of the best baseline's, one line an environment and protocol.
+
+    Args:
+        table: from `statistics.ratios_to_best`.
+        names: model → its name in the legend; eight at most.
+        baselines: the models that are drawn in grey.
+    """
+    panels = by_protocol(table)
+    figure, axis = plt.subplots(figsize=(11, 2 + 0.55 * len(panels)))
+    present = [model for model in names if model in set(table["model"])]
+    offsets = np.linspace(-0.3, 0.3, len(present))
+    for height, (_, panel) in enumerate(panels):
+        by_model = panel.set_index("model")
+        for number, model in enumerate(present):
+            if model in by_model.index:
+                line = by_model.loc[model]
+                style = _mark_of_model(number, model in baselines)
+                at = height + offsets[number]
+                axis.plot([line["low"], line["high"]], [at, at], color=style["color"], linewidth=3, alpha=0.4)
+                axis.plot(line["ratio"], at, linestyle="", markersize=8, **style)
+        best, best_m = panel.iloc[0][["best", "best_m"]]
+        beside(axis, MEAN_COLUMN, height, f"{names[best]}, {measured(best_m, np.nan)} m")
+    axis.axvline(1, color="0.4", linewidth=1, zorder=0)
+    for edge in np.arange(len(panels) - 1) + 0.5:
+        axis.axhline(edge, color="0.85", linewidth=1, zorder=0)
+    beside(axis, MEAN_COLUMN, -0.75, "the best baseline")
+    _log_ticks(axis)
+    axis.set(xlabel="mean error / that of the best baseline (95 % interval)", ylim=(len(panels) - 0.4, -0.6))
+    axis.set_yticks(range(len(panels)), [panel_label(key) for key, _ in panels])
+    axis.grid(visible=False, axis="y")
+    handles = []
+    for number, model in enumerate(present):
+        style = _mark_of_model(number, model in baselines)
+        handles.append(Line2D([], [], linestyle="", markersize=8, label=names[model], **style))
+    figure.legend(handles=handles, loc="outside lower center", ncol=4, fontsize=10, frameon=False)
+    return figure
+
+
+def _mark_of_model(number: int, is_baseline: bool) -> dict:
+    """Colour and marker of the model with this number."""
+    colour = "0.55" if is_baseline else FAMILIES[number % len(FAMILIES)]
+    return {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _log_ticks(axis: Axes) -> None:
+    """A logarithmic axis with plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(FixedLocator(RATIO_TICKS))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 # === Distributions ===

@@ -56,9 +56,9 @@ def environment_colour(environment: str) -> tuple[float, float, float]:
 
 
 def panel_label(panel: tuple[str, str]) -> str:
-    """(environment, protocol) as titles and legends name them."""
+    """(environment, protocol) as titles and legends name them, once where the two have one name."""
     environment, protocol = panel
-    return f"{environment_label(environment)}, {protocol}"
+    return ", ".join(dict.fromkeys([environment_label(environment), protocol]))
 
 
 def measured(mean: float, half_width: float) -> str:
