@@ -38,7 +38,8 @@ class Folds:
             area: side of a square area in metres; None stands for an eighth of the extent.
 
         Raises:
-            ValueError: if there is no such way, or rows have fewer than two of what is to be held out.
+            ValueError: if there is no such way, rows have fewer than two of what is to be held out, or no row of a
+                device can be held out with its position.
         """
         if hold_out not in HOLD_OUT:
             raise ValueError(f"`hold_out` must be one of {', '.join(HOLD_OUT)}. Received: {hold_out}")
@@ -50,6 +51,13 @@ class Folds:
             is_asked = (hidden & position_hidden).any(axis=0)
             hidden |= position_hidden
             asked = np.where(is_asked, asked, -1)
+            if not is_asked.any():
+                n_positions = len(np.unique(fingerprints.place_id))
+                raise ValueError(
+                    f"{fingerprints.name}: expected positions that several devices surveyed, to hold out devices and "
+                    f"positions at once. Received: {n_positions} positions, too few of them shared. Survey more, or "
+                    "hold out positions"
+                )
         copies = fingerprints.copy_id
         for number in range(count):
             hidden[number] |= np.isin(copies, copies[asked == number])

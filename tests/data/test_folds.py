@@ -121,3 +121,11 @@ def test_what_there_is_only_one_of_cannot_be_held_out(campus, hold_out):
     message = rf"ujiindoorloc: expected two {hold_out} or more, to hold some out\. Received: 1"
     with pytest.raises(ValueError, match=message):
         Folds.of(alike, hold_out, 4, seed=0)
+
+
+def test_devices_that_shared_no_position_with_each_other_cannot_be_held_out_with_it(campus):
+    two = of_device(campus[:40], np.arange(40) // 20)
+    assert len(set(two.place_id)) == 2
+    message = r"expected positions that several devices surveyed.*Received: 2 positions.*hold out positions"
+    with pytest.raises(ValueError, match=message):
+        Folds.of(two, "devices", 4, seed=0)

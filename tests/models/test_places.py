@@ -1,6 +1,7 @@
 """Places: what they are made of, soft targets, and decoding against independent references."""
 
 import dataclasses
+from unittest import mock
 
 import keras
 import numpy as np
@@ -14,7 +15,7 @@ from lib.models import places
 from lib.models.places import Neighbours, PlaceDecoder, PlaceLoss, Places
 
 
-def some_places(position, environment=0, building=0, floor=0, sigma=4.0, sharpness=1.0):
+def some_places(position, environment=0, building=0, floor=0, sigma=4.0, sharpness=1.0, softness=0.0):
     """Places at (c, 2) positions; of the other fields a number is that of all places."""
     count = len(position)
     return Places(
@@ -24,6 +25,7 @@ def some_places(position, environment=0, building=0, floor=0, sigma=4.0, sharpne
         position=np.array(position, dtype=float),
         sigma=np.full(count, sigma),
         sharpness=np.full(count, sharpness),
+        softness=np.full(count, softness),
     )
 
 
@@ -39,14 +41,39 @@ def labels_of(places):
     return np.column_stack([places.building, places.floor, places.position])
 
 
-def test_revisited_positions_are_reference_points_and_others_cells(campus, city):
-    revisited = campus[np.repeat(np.arange(20), 6)]
-    distinct = np.unique(places.labels(revisited), axis=0)
-    assert np.array_equal(labels_of(Places.of(revisited)), distinct)
+def spacing_of(position):
+    """Median distance of (n, 2) positions to the nearest other one."""
+    between = cdist(position, position)
+    return np.median(np.sort(between, axis=1)[:, 1])
+
+
+def test_positions_are_places_and_where_they_are_too_many_cells(city, monkeypatch):
+    positions = np.unique(city.position, axis=0)
+    own = Places.of(city)
+    assert np.array_equal(own.position, positions)
+    assert own.softness == pytest.approx(spacing_of(positions))
+    assert own.sigma == pytest.approx(2 * spacing_of(positions))
+    monkeypatch.setattr(places, "MOST_POSITIONS", len(positions) - 1)
+    grid = Places.of(city)
+    assert 0.9 * places.CELLS < len(grid) < 1.3 * places.CELLS
+    assert np.array_equal(grid.softness, 2 * grid.sigma), "half a cell, and a cell"
+
+
+def test_positions_on_two_floors_are_two_places(campus):
+    assert np.array_equal(labels_of(Places.of(campus)), np.unique(places.labels(campus), axis=0))
+
+
+def test_where_positions_are_revisited_only_they_count_as_near(campus):
+    between, revisited = Places.of(campus), Places.of(campus, revisited=True)
+    assert np.array_equal(between.sigma, 4 * revisited.sigma)
+    assert np.array_equal(between.position, revisited.position)
+
+
+def test_a_place_of_a_grid_lies_in_its_cell(city):
     grid = Places.of(city, cell=500.0)
     cells = np.unique(np.floor(city.position / 500), axis=0)
-    assert len(grid) == len(cells) and grid.sigma[0] == pytest.approx(500 * 2 / 3)
-    assert np.array_equal(np.floor(grid.position / 500), cells), "a place lies outside its cell"
+    assert len(grid) == len(cells) and grid.sigma[0] == 250
+    assert np.array_equal(np.floor(grid.position / 500), cells)
 
 
 def cells_of(position, side=300):
@@ -64,9 +91,8 @@ def test_a_margin_adds_every_cell_that_is_near_a_row_and_no_other(city):
     assert cells_of(near) - cells_of(city.position) == cells_of(added)
 
 
-def test_the_grid_fits_a_few_rows_and_rows_from_one_yard(city):
-    few = Places.of(city[:400])
-    assert 30 < len(few) <= 150 and few.sigma[0] > 50, "hardly more than a row in a cell"
+def test_a_grid_fits_rows_from_one_yard(city, monkeypatch):
+    monkeypatch.setattr(places, "MOST_POSITIONS", 100)
     yard = np.tile([[0.0, 0.0]], (3 * len(city), 1)) + np.random.default_rng(0).uniform(0, 40, (3 * len(city), 2))
     rows = np.concatenate([np.arange(len(city)), np.resize(np.arange(len(city)), len(yard))])
     crowded = dataclasses.replace(city[rows], position=np.concatenate([city.position, yard]))
@@ -84,8 +110,9 @@ def test_a_few_far_rows_leave_the_grid_as_it_was(city, far, n_rows):
     position = np.concatenate([usual.position, far])
     rows = np.minimum(np.arange(len(position)), n_rows - 1)
     disturbed = dataclasses.replace(usual[rows], position=position)
-    clean_cell = places._cell_for(places.labels(usual))
-    assert clean_cell / 1.5 < places._cell_for(places.labels(disturbed)) < 1.5 * clean_cell
+    with mock.patch.multiple(places, MOST_POSITIONS=0, CELLS=50):
+        clean_cell = places._cell_for(places.labels(usual))
+        assert clean_cell / 1.5 < places._cell_for(places.labels(disturbed)) < 1.5 * clean_cell
     for found, expected in zip(places.usual_range(position), places.usual_range(usual.position), strict=True):
         assert np.array_equal(found, expected)
 
@@ -105,7 +132,7 @@ def test_rows_without_a_fix_count_once_however_many_they_are(city):
     assert np.array_equal([low, high], [city.position.min(axis=0), city.position.max(axis=0)])
 
 
-@pytest.mark.parametrize(("setting", "value"), [("cell", -1), ("sigma", 0), ("margin", -1)])
+@pytest.mark.parametrize(("setting", "value"), [("cell", -1), ("sigma", 0), ("margin", -1), ("softness", -1)])
 def test_impossible_metres_are_refused(city, setting, value):
     with pytest.raises(ValueError, match=rf"`{setting}` must .* Received: {setting}={value}"):
         Places.of(city, **{setting: value})
@@ -129,7 +156,7 @@ def test_another_building_is_as_far_as_eight_sigmas_and_another_floor_four_a_flo
     assert float(PlaceLoss(three)(y, logits)) == pytest.approx(expected, rel=1e-4)
 
 
-def test_decoded_position_is_the_weighted_geometric_median():
+def test_without_softness_the_position_is_the_weighted_geometric_median():
     rng = np.random.default_rng(0)
     position, probabilities = rng.uniform(0, 100, (12, 2)), rng.dirichlet(np.ones(12), size=5)
     found = decode(some_places(position), probabilities, iterations=200)["position"]
@@ -162,6 +189,42 @@ def test_without_iterations_the_position_is_the_mean_and_spread_the_mean_distanc
     mean = probabilities @ position
     assert found["position"] == pytest.approx(mean, abs=1e-3)
     assert found["spread"] == pytest.approx(probabilities @ np.linalg.norm(position - mean, axis=1), rel=1e-3)
+
+
+@pytest.fixture
+def drawn():
+    """(12, 2) positions in a square of 100 m, and (5, 12) probabilities."""
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 100, (12, 2)), rng.dirichlet(np.ones(12), size=5)
+
+
+def test_a_soft_median_has_the_least_expected_softened_distance(drawn):
+    position, probabilities = drawn
+    found = decode(some_places(position, softness=20.0), probabilities, iterations=200)["position"]
+    for p, here in zip(probabilities, found, strict=True):
+
+        def cost(x, p=p):
+            return p @ np.sqrt(((position - x) ** 2).sum(axis=1) + 20.0**2)
+
+        best = optimize.minimize(cost, p @ position, method="Nelder-Mead", options={"xatol": 1e-4, "fatol": 1e-8})
+        assert here == pytest.approx(best.x, abs=0.02)
+
+
+def test_places_much_nearer_than_the_softness_are_averaged(drawn):
+    position, probabilities = drawn
+    found = decode(some_places(position, softness=1e4), probabilities)
+    mean = probabilities @ position
+    assert found["position"] == pytest.approx(mean, abs=0.05)
+    distance = np.linalg.norm(position - mean[:, None], axis=2)
+    assert found["spread"] == pytest.approx((probabilities * distance).sum(axis=1), rel=1e-2), "it is not softened"
+
+
+def test_each_environment_has_its_own_softness():
+    position = [[0, 0], [30, 0], [0, 0], [30, 0]]
+    two = some_places(position, environment=[0, 0, 1, 1])
+    two = dataclasses.replace(two, softness=np.array([0.0, 0.0, 1e4, 1e4]))
+    found = decode(two, [[0.6, 0.4, 0, 0], [0, 0, 0.6, 0.4]], iterations=100)["position"]
+    assert found == pytest.approx(np.array([[0, 0], [12, 0]]), abs=0.05)
 
 
 def test_sharpness_is_a_power_of_the_probabilities():
@@ -203,6 +266,14 @@ def test_the_nearest_place_of_a_row_is_the_one_that_was_made_of_it(campus):
     assert np.array_equal(two.nearest(label, 1), len(points) + nearest)
 
 
+WEAKEST = -100.0  # dBm of the level 0
+
+
+def dbm(levels):
+    """Scans of these levels, by the exponent 1."""
+    return np.where(levels > 0, WEAKEST * (1 - levels), np.nan).astype(np.float32)
+
+
 @pytest.fixture(scope="module")
 def levels():
     """(20, 9) of stored fingerprints, (6, 9) of scans; the last of these hears only what none of the others does."""
@@ -212,40 +283,96 @@ def levels():
     return drawn[:20], drawn[20:]
 
 
-def stored_neighbours(levels, of_place, **settings):
-    layer = Neighbours(of_place, **{"share": 0.5, "width": 0.1, "strongest": 9} | settings)
+def stored_neighbours(levels, of_place, columns=range(9), own_places=range(5), handicap=0.0, **settings):
+    columns = list(columns)
+    usual = {"share": 0.5, "width": 0.1, "exponent": 1.0, "strongest": 9}
+    layer = Neighbours(columns, [WEAKEST] * len(columns), own_places, of_place, **usual | settings)
     layer.build([levels.shape, (None, 5)])
-    layer.store(levels)
+    layer.store(dbm(levels), handicap)
     return layer
+
+
+def votes_by_place(distance, of_place, width=0.1):
+    """(n, 5) shares of the votes, by (n, m) distances."""
+    votes = np.exp(-distance / width)
+    votes = np.stack([votes[:, of_place == place].sum(axis=1) for place in range(5)], axis=1)
+    return votes / votes.sum(axis=1, keepdims=True)
 
 
 def test_neighbours_vote_for_their_places_by_their_sorensen_distance(levels):
     stored, scans = levels
     of_place, logits = np.arange(20) % 4, np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
     network = special.softmax(logits, axis=1)
-    votes = np.exp(-cdist(scans, stored, "braycurtis") / 0.1)
-    votes = np.stack([votes[:, of_place == place].sum(axis=1) for place in range(5)], axis=1)
-    expected = 0.7 * network + 0.3 * votes / votes.sum(axis=1, keepdims=True)
+    expected = 0.7 * network + 0.3 * votes_by_place(cdist(scans, stored, "braycurtis"), of_place)
     expected[-1] = network[-1]
-    found = np.exp(stored_neighbours(stored, of_place, share=0.3)([scans, logits]))
+    found = np.exp(stored_neighbours(stored, of_place, share=0.3)([dbm(scans), logits]))
     assert found == pytest.approx(expected, abs=1e-5), "the last shares nothing: the network's word stands"
 
 
-def test_the_nearest_of_several_levels_decides(levels):
+def test_similarity_is_one_less_the_sorensen_distance_of_powed_rssi(levels):
     stored, scans = levels
-    layer, logits = stored_neighbours(stored, np.arange(20) % 5), np.zeros((6, 5), np.float32)
-    either = layer([scans, np.zeros_like(scans), logits])
-    assert np.array_equal(either, layer([scans, logits])), "levels of nothing are near to nothing"
-    same = np.exp(layer([scans[:5], stored[:5], logits[:5]]))
-    assert np.array_equal(same.argmax(axis=1), np.arange(5)), "one of them is what is stored"
+    layer = stored_neighbours(stored, np.arange(20) % 5, exponent=1.5)
+    expected = 1 - cdist(scans**1.5, stored**1.5, "braycurtis")
+    assert np.asarray(layer.similarity(dbm(scans))) == pytest.approx(expected, abs=1e-5)
+
+
+def test_of_several_offsets_the_one_counts_by_which_a_fingerprint_is_nearest(levels):
+    stored, _ = levels
+    heard_louder = dbm(stored) + 6
+    plain, corrected, both = (
+        np.asarray(stored_neighbours(stored, np.arange(20) % 5, offsets=offsets).similarity(heard_louder))
+        for offsets in ((0.0,), (-6.0,), (-6.0, 0.0))
+    )
+    assert np.diag(corrected) == pytest.approx(1, abs=1e-5) and (np.diag(plain) < 0.99).any()
+    assert np.array_equal(both, np.maximum(plain, corrected))
 
 
 def test_of_a_scan_only_the_strongest_levels_are_compared(levels):
     stored, scans = levels
     cut, logits = np.where(scans >= np.sort(scans, axis=1)[:, -2:-1], scans, 0), np.zeros((6, 5), np.float32)
-    few = stored_neighbours(stored, np.arange(20) % 5, strongest=2)([scans, logits])
+    few = stored_neighbours(stored, np.arange(20) % 5, strongest=2)([dbm(scans), logits])
     shared = np.minimum(cut[:, None], stored).sum(axis=2)
     distance = 1 - 2 * shared / (scans.sum(axis=1)[:, None] + stored.sum(axis=1))
-    votes = np.exp(-(distance - distance.min(axis=1, keepdims=True)) / 0.1).reshape(6, 4, 5).sum(axis=1)
-    votes /= votes.sum(axis=1, keepdims=True)
+    votes = votes_by_place(distance, np.arange(20) % 5)
     assert np.exp(few)[:-1] == pytest.approx((0.5 * 0.2 + 0.5 * votes)[:-1], abs=1e-5)
+
+
+def test_transmitters_of_other_environments_are_not_compared(levels):
+    stored, scans = levels
+    layer = stored_neighbours(stored, np.arange(20) % 5, columns=range(4))
+    expected = 1 - cdist(scans[:, :4], stored[:, :4], "braycurtis")
+    assert np.asarray(layer.similarity(dbm(scans)))[:-1] == pytest.approx(expected[:-1], abs=1e-5)
+
+
+def test_votes_are_for_places_of_their_environment_and_leave_the_others_what_they_have(levels):
+    stored, scans = levels
+    logits = np.random.default_rng(1).normal(size=(6, 5)).astype(np.float32)
+    network = special.softmax(logits, axis=1)
+    of_place = 2 + np.arange(20) % 3
+    found = np.exp(stored_neighbours(stored, of_place, own_places=[2, 3, 4], share=1.0)([dbm(scans), logits]))
+    assert found[:, :2] == pytest.approx(network[:, :2], abs=1e-6)
+    votes = votes_by_place(cdist(scans[:5], stored, "braycurtis"), of_place)
+    assert found[:5] == pytest.approx(
+        np.where(np.arange(5) < 2, network[:5], network[:5, 2:].sum(axis=1, keepdims=True) * votes), abs=1e-5
+    )
+
+
+def test_a_handicap_makes_a_fingerprint_count_as_farther(levels):
+    stored, scans = levels
+    handicap = np.where(np.arange(20) < 10, 0.2, 0.0)
+    layer = stored_neighbours(stored, np.arange(20) % 5, handicap=handicap, share=1.0)
+    found = np.exp(layer([dbm(scans), np.zeros((6, 5), np.float32)]))
+    expected = votes_by_place(cdist(scans, stored, "braycurtis") + handicap, np.arange(20) % 5)
+    assert found[:-1] == pytest.approx(expected[:-1], abs=1e-5)
+
+
+def test_saved_neighbours_vote_alike(levels, tmp_path):
+    stored, scans = levels
+    rssi, logits = keras.Input((9,)), keras.Input((5,))
+    layer = stored_neighbours(stored, np.arange(20) % 5, offsets=(-6.0, 0.0))
+    model = keras.Model([rssi, logits], layer([rssi, logits]))
+    model.save(tmp_path / "neighbours.keras")
+    loaded = keras.saving.load_model(tmp_path / "neighbours.keras")
+    asked = [dbm(scans), np.zeros((6, 5), np.float32)]
+    assert np.array_equal(loaded(asked), model(asked))
+    assert loaded.layers[-1].get_config() == layer.get_config()
