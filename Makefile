@@ -31,7 +31,7 @@ LIBRARY := $(sort $(wildcard lib/*.py lib/*/*.py)) data/registry.toml
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified \
-	08_use_localizer 09_stress_localizer 10_environments 11_ageing))
+	08_use_localizer 09_stress_localizer 10_environments 11_ageing 12_transfer_from_many))
 FIRST := $(VENV) notebooks/run.py notebooks/settings.yaml $(LIBRARY) $(BUILT)/sources.json
 
 .PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock wheels tidy clean FORCE

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 BUILT = "notebooks/smoke-simulated"
-NOTEBOOKS = [f"{number:02d}" for number in range(1, 12)]
+NOTEBOOKS = [f"{number:02d}" for number in range(1, 13)]
 STUB = """#!/usr/bin/env bash
 case "$1 $2" in
     "-m lib.experiments.workers") shift 4; exec "$@" ;;

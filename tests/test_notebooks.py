@@ -73,7 +73,7 @@ def notebook(request):
 
 
 def test_there_is_a_notebook_for_every_step():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "00", *(f"{number:02d}" for number in range(1, 12))]
+    assert [path.stem[:2] for path in NOTEBOOKS] == ["00", "00", *(f"{number:02d}" for number in range(1, 13))]
 
 
 def test_one_parameters_cell_of_literals(notebook):

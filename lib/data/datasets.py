@@ -7,6 +7,7 @@ says where it is.
 import argparse
 import json
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from lib.paths import data_mode, data_settings, replacing
 
 # The environments of the paper. The others are measured or not at all.
 SIMULATORS = {"ujiindoorloc": simulate.campus, "lorawan_antwerp": simulate.city}
+# Worlds of the same simulators that nobody surveyed, to pre-train on, and the seed that makes them differ.
+INVENTED = {"simulated_campus": "ujiindoorloc", "simulated_city": "lorawan_antwerp"}
+INVENTED_SEED = 1000
 BANNER = "SIMULATED DATA: no measured fingerprints are used; nothing here says anything about the paper."
 
 
@@ -45,7 +49,7 @@ def simulated() -> bool:
 
 def at_hand(environment: str) -> bool:
     """Whether `load` has rows of an environment, measured or simulated."""
-    if environment in SIMULATORS:
+    if environment in SIMULATORS or environment in INVENTED:
         return True
     return not simulated() and all(map(find, files_of(environment)))
 
@@ -54,14 +58,16 @@ def load(environment: str) -> FingerprintSet:
     """One environment, measured or simulated as `DATA` says.
 
     Args:
-        environment: a key of `LOADERS`, or the path of a folder in COMFORD's format, whose name is then the
-            environment's.
+        environment: a key of `LOADERS` or `INVENTED`, or the path of a folder in COMFORD's format, whose name is then
+            the environment's.
 
     Raises:
         DataError: if a file is corrupt, truncated or of another schema.
         FileNotFoundError: if it is missing under `DATA=real`, or has no simulation.
         ValueError: if there is no such environment, or the folder is in another format.
     """
+    if environment in INVENTED:
+        return _invented(environment)
     if environment not in LOADERS:
         if not comford.is_folder(environment):
             names = ", ".join(LOADERS)
@@ -74,6 +80,14 @@ def load(environment: str) -> FingerprintSet:
     if data_mode() == "simulated":
         raise FileNotFoundError(f"{environment} has no simulation, and DATA=simulated looks for no files")
     return LOADERS[environment]()
+
+
+def _invented(name: str) -> FingerprintSet:
+    """A simulated environment under a name and with transmitters of its own, so that it can stand beside any other."""
+    simulate_one = SIMULATORS[INVENTED[name]]
+    fingerprints = simulate_one(seed=INVENTED_SEED)
+    transmitters = tuple(f"{name} {transmitter}" for transmitter in fingerprints.transmitters)
+    return replace(fingerprints, name=name, transmitters=transmitters)
 
 
 def main() -> None:

@@ -417,6 +417,36 @@ CHOOSING = {
 }
 
 
+# === Transfer from many ===
+
+INVENTED = {name: Protocol(name, fifth) for name in datasets.INVENTED}
+# One protocol of each environment that others are pre-trained on. The library's 25 months are the library again.
+SOURCES = ("official", "random", "sigfox_rural", "uji_library", "tut1", "tut2", "tut5", "cetc331", "hcxy", *INVENTED)
+# Environments of one building or one campaign: what was learnt on a relative says nothing about transfer.
+FAMILIES = (("tut1", "tut2", "tut5"), ("uji_library", "uji_library_longterm"), ("cetc331", "hcxy"))
+
+
+def unrelated(protocol: str) -> tuple[str, ...]:
+    """What a protocol's environment is transferred from: those of `SOURCES` at hand that are not of its family.
+
+    Raises:
+        ValueError: if there is no such protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"`protocol` must be one of {', '.join(PROTOCOLS)}. Received: {protocol}")
+    target = PROTOCOLS[protocol].environment
+    relatives = {target}
+    for family in FAMILIES:
+        if target in family:
+            relatives.update(family)
+    names = []
+    for name in SOURCES:
+        environment = (PROTOCOLS | INVENTED)[name].environment
+        if environment not in relatives and datasets.at_hand(environment):
+            names.append(name)
+    return tuple(names)
+
+
 # === By name ===
 
 
@@ -425,13 +455,14 @@ def load(protocol: str, rows: int | None = None) -> Parts:
     """The rows of a protocol's environment, measured or simulated as `DATA` says.
 
     Args:
-        protocol: a key of `PROTOCOLS` or `CHOOSING`; or the path of a folder in COMFORD's format, for its own split.
+        protocol: a key of `PROTOCOLS`, `CHOOSING` or `INVENTED`; or the path of a folder in COMFORD's format, for its
+            own split.
         rows: takes so many random rows of the environment, for quick trials; None takes all.
 
     Raises:
         ValueError: if there is no such protocol.
     """
-    everything = PROTOCOLS | CHOOSING
+    everything = PROTOCOLS | CHOOSING | INVENTED
     chosen = everything.get(protocol)
     if chosen is None and comford.is_folder(protocol):
         chosen = Protocol(protocol, shared)

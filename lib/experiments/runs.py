@@ -32,7 +32,8 @@ class Experiment:
 
     Attributes:
         model: a key of `registry.REGISTRY`.
-        protocols: of `protocols.PROTOCOLS` or `CHOOSING`; several for a model that learns environments together.
+        protocols: of `protocols.PROTOCOLS`, `CHOOSING` or `INVENTED`; several for a model that learns environments
+            together.
         seed: None where nothing is random.
         share: of the training rows, above 0 and at most 1.
         part: which rows are located: `test`, or `validation`, of which then nothing is learnt.
@@ -82,7 +83,7 @@ class Experiment:
 def experiment(model: str, protocol_names: Sequence[str], seed: int | None, share: float = 1.0, **more) -> Experiment:
     """An experiment with the settings of this run's profile; `settings` in `more` are put in their place.
 
-    A source has all rows, and the same seed in the other environment, or another seed in its own.
+    A source has all rows, and the same seed in other environments, or another seed in its own.
     """
     entry = registry.entry(model)
     chosen = settings.of(model, protocol_names, inherits=entry.inherits, together=entry.together)
@@ -92,11 +93,17 @@ def experiment(model: str, protocol_names: Sequence[str], seed: int | None, shar
     more.setdefault("rows", settings.rows())
     if entry.source is not None:
         (protocol,) = protocol_names
-        other = (protocols.partner(protocol), seed)
-        if entry.source.own_environment:
-            other = (protocol, seed + ANOTHER_SEED)
-        more["source"] = experiment(entry.source.model, other[:1], other[1], rows=more["rows"])
+        more["source"] = _source(entry.source, protocol, seed, more["rows"])
     return Experiment(model, tuple(protocol_names), seed, share, settings=chosen, **more)
+
+
+def _source(source: registry.Source, protocol: str, seed: int, rows: int | None) -> Experiment:
+    """The run that a transferred model starts from."""
+    if source.environments == "own":
+        return experiment(source.model, (protocol,), seed + ANOTHER_SEED, rows=rows)
+    if source.environments == "unrelated":
+        return experiment(source.model, protocols.unrelated(protocol), seed, rows=rows)
+    return experiment(source.model, (protocols.partner(protocol),), seed, rows=rows)
 
 
 def experiments(

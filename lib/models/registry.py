@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from lib.models.estimator import Estimator
 from lib.models.neighbours import NearestFingerprints, ValidatedNeighbours
 from lib.models.paper import UMLP, Encoder
+from lib.models.pretraining import EncoderOfMany
 from lib.models.published import EACNN, HADNN, AnagnostopoulosMLP, HierarchicalDNN, PlainMLP
 from lib.models.trees import Forest, GradientBoosting
 from lib.models.unified import Unified
@@ -16,10 +17,16 @@ from lib.models.unified import Unified
 
 @dataclass(frozen=True)
 class Source:
-    """The model that a transferred one starts from: of the other environment of the pair, or of its own."""
+    """The model that a transferred one starts from, and the environments that it learnt.
+
+    Attributes:
+        model: its name in `REGISTRY`.
+        environments: `partner`, the other one of the pair; `own`, the target's; or `unrelated`, see
+            `protocols.unrelated`.
+    """
 
     model: str
-    own_environment: bool = False
+    environments: str = "partner"
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,13 @@ class Entry:
     source: Source | None = None
 
 
-def _encoder(source: str | None = None, own_environment: bool = False, **settings) -> Entry:
-    start = None if source is None else Source(source, own_environment)
+def _encoder(source: str | None = None, environments: str = "partner", **settings) -> Entry:
+    start = None if source is None else Source(source, environments)
     return Entry(Encoder, settings, inherits="encoder", of_the_paper=True, source=start)
+
+
+def _source_of_many(**settings) -> Entry:
+    return Entry(EncoderOfMany, settings, inherits="source_many", together=True, of_the_paper=True)
 
 
 def _umlp(**settings) -> Entry:
@@ -104,12 +115,19 @@ REGISTRY: dict[str, Entry] = {
     "encoder_scratch_constant": _encoder(),  # at a constant learning rate, to see convergence
     "encoder_tl_constant": _encoder("encoder_scratch"),
     "encoder_tl_frozen": _encoder("encoder_scratch", frozen=True),
-    "encoder_tl_own": _encoder("encoder_scratch", own_environment=True),
+    "encoder_tl_own": _encoder("encoder_scratch", "own"),
     "encoder_tl_labels": _encoder("source_labels"),
     "encoder_tl_scans": _encoder("source_scans"),
     "encoder_scratch_longer": _encoder("encoder_scratch", updates_only=True),
     "source_labels": _encoder(spoilt="labels"),
     "source_scans": _encoder(spoilt="scans"),
+    # Transfer from many environments, and the controls of notebook 12
+    "encoder_tl_many": _encoder("source_many", "unrelated"),
+    "encoder_tl_many_labels": _encoder("source_many_labels", "unrelated"),
+    "encoder_tl_many_scans": _encoder("source_many_scans", "unrelated"),
+    "source_many": _source_of_many(),
+    "source_many_labels": _source_of_many(spoilt="labels"),
+    "source_many_scans": _source_of_many(spoilt="scans"),
     # Several environments at once
     "umlp": _umlp(),
     "umlp_shared": _umlp(shared_columns=True),

@@ -560,3 +560,13 @@ def test_command_refuses_a_damaged_file(uji_files, lorawan_file, data_folders, t
     with pytest.raises(SystemExit, match=r"lorawan_antwerp_3gw\.csv: expected sha256"):
         datasets.main()
     assert not (tmp_path / "used.json").exists()
+
+
+@pytest.mark.parametrize("name", datasets.INVENTED)
+def test_an_invented_world_is_another_than_the_simulated_one_and_shares_no_name_with_it(monkeypatch, name):
+    monkeypatch.setenv("DATA", "simulated")
+    invented, simulated = datasets.load(name), datasets.load(datasets.INVENTED[name])
+    assert datasets.at_hand(name) and invented.release.simulated
+    assert invented.name == name
+    assert not set(invented.transmitters) & set(simulated.transmitters)
+    assert not np.array_equal(invented.position, simulated.position)

@@ -129,6 +129,26 @@ def test_protocols_are_of_environments_that_can_be_loaded():
     assert environments == set(datasets.LOADERS)
 
 
+@pytest.mark.parametrize("protocol", protocols.PROTOCOLS)
+def test_what_others_are_pre_trained_on_has_nothing_of_the_targets_family(monkeypatch, protocol):
+    monkeypatch.setattr(datasets, "at_hand", lambda environment: True)
+    named = protocols.PROTOCOLS | protocols.INVENTED
+    target = named[protocol].environment
+    environments = [named[name].environment for name in protocols.unrelated(protocol)]
+    assert len(set(environments)) == len(environments) >= 7
+    assert target not in environments
+    for family in protocols.FAMILIES:
+        if target in family:
+            assert not set(family) & set(environments)
+
+
+def test_environments_that_are_not_at_hand_pre_train_nothing(monkeypatch):
+    monkeypatch.setattr(datasets, "at_hand", lambda environment: environment in datasets.INVENTED)
+    assert protocols.unrelated("tut1") == tuple(datasets.INVENTED)
+    with pytest.raises(ValueError, match=r"`protocol` must be one of pooled, .*Received: nowhere"):
+        protocols.unrelated("nowhere")
+
+
 # === Parts ===
 
 

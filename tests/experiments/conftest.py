@@ -37,6 +37,7 @@ def environments(monkeypatch, campus, city):
     sets = {fingerprints.name: fingerprints for fingerprints in (campus, city)}
     monkeypatch.setenv("PROFILE", "smoke")
     monkeypatch.setattr(datasets, "load", sets.__getitem__)
+    monkeypatch.setattr(datasets, "at_hand", sets.__contains__)
     protocols.load.cache_clear()
     yield sets
     protocols.load.cache_clear()

@@ -72,6 +72,12 @@ def test_a_source_of_the_same_environment_has_another_seed():
     assert experiment.source.seed not in (None, 2)
 
 
+def test_a_source_of_many_environments_has_all_unrelated_ones_at_hand(environments):
+    (experiment,) = runs.experiments(["encoder_tl_many"], ["official"], [2], [0.05])
+    assert experiment.source == runs.experiment("source_many", protocols.unrelated("official"), 2)
+    assert experiment.source.protocols == ("random",)
+
+
 def test_a_source_has_as_many_rows_of_its_environment():
     assert runs.experiment("encoder_tl", ["pooled"], 0, rows=70).source.rows == 70
 

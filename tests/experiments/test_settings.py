@@ -15,7 +15,7 @@ CONTENT = yaml.safe_load(settings.SETTINGS.read_text())
 PROFILES = list(CONTENT["profiles"])
 INHERITED = {entry.inherits for entry in registry.REGISTRY.values() if entry.inherits}
 PROTOCOLS = {**protocols.PROTOCOLS, **protocols.CHOOSING}
-SIZES = {"epochs", "trees", "rounds", "place_rounds", "leaves"}  # what a model may have less of in a smoke run
+SIZES = {"epochs", "trees", "rounds", "place_rounds", "leaves", "rows"}  # what a model may have less of in a smoke run
 
 
 @pytest.fixture(autouse=True)

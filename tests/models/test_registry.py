@@ -31,6 +31,7 @@ QUICK = {
 OFTEN = (
     "encoder_scratch",
     "encoder_tl",
+    "source_many",
     "umlp",
 )  # of the paper's networks; their variants take part in `make test-all`
 
