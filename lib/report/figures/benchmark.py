@@ -146,39 +146,46 @@ def ratios(table: pd.DataFrame, names: Mapping[str, str], baselines: Sequence[st
     """
     panels = by_protocol(table)
     figure, axis = plt.subplots(figsize=(11, 2 + 0.55 * len(panels)))
-    present = [model for model in names if model in set(table["model"])]
-    offsets = np.linspace(-0.3, 0.3, len(present))
+    marks = _marks_of_models(table, names, baselines)
     for height, (_, panel) in enumerate(panels):
-        by_model = panel.set_index("model")
-        for number, model in enumerate(present):
-            if model in by_model.index:
-                line = by_model.loc[model]
-                style = _mark_of_model(number, model in baselines)
-                at = height + offsets[number]
-                axis.plot([line["low"], line["high"]], [at, at], color=style["color"], linewidth=3, alpha=0.4)
-                axis.plot(line["ratio"], at, linestyle="", markersize=8, **style)
+        _draw_ratios(axis, height, panel.set_index("model"), marks)
         best, best_m = panel.iloc[0][["best", "best_m"]]
         beside(axis, MEAN_COLUMN, height, f"{names[best]}, {measured(best_m, np.nan)} m")
-    axis.axvline(1, color="0.4", linewidth=1, zorder=0)
-    for edge in np.arange(len(panels) - 1) + 0.5:
-        axis.axhline(edge, color="0.85", linewidth=1, zorder=0)
     beside(axis, MEAN_COLUMN, -0.75, "the best baseline")
+    axis.axvline(1, color="0.4", linewidth=1, zorder=0)
+    for height in range(1, len(panels)):
+        axis.axhline(height - 0.5, color="0.85", linewidth=1, zorder=0)
     _log_ticks(axis)
     axis.set(xlabel="mean error / that of the best baseline (95 % interval)", ylim=(len(panels) - 0.4, -0.6))
     axis.set_yticks(range(len(panels)), [panel_label(key) for key, _ in panels])
     axis.grid(visible=False, axis="y")
     handles = []
-    for number, model in enumerate(present):
-        style = _mark_of_model(number, model in baselines)
-        handles.append(Line2D([], [], linestyle="", markersize=8, label=names[model], **style))
+    for model, mark in marks.items():
+        handles.append(Line2D([], [], label=names[model], **mark))
     figure.legend(handles=handles, loc="outside lower center", ncol=4, fontsize=10, frameon=False)
     return figure
 
 
-def _mark_of_model(number: int, is_baseline: bool) -> dict:
-    """Colour and marker of the model with this number."""
-    colour = "0.55" if is_baseline else FAMILIES[number % len(FAMILIES)]
-    return {"color": colour, "marker": MARKERS[number % len(MARKERS)]}
+def _marks_of_models(table: pd.DataFrame, names: Mapping[str, str], baselines: Sequence[str]) -> dict[str, dict]:
+    """Model → how its mark is drawn, for those that the table has."""
+    present = [model for model in names if model in set(table["model"])]
+    marks = {}
+    for number, model in enumerate(present):
+        colour = "0.55" if model in baselines else FAMILIES[number % len(FAMILIES)]
+        marker = MARKERS[number % len(MARKERS)]
+        marks[model] = {"color": colour, "marker": marker, "markersize": 8, "linestyle": ""}
+    return marks
+
+
+def _draw_ratios(axis: Axes, height: float, by_model: pd.DataFrame, marks: Mapping[str, dict]) -> None:
+    """The marks and intervals of one environment's models, one below the other."""
+    offsets = np.linspace(-0.3, 0.3, len(marks))
+    for (model, mark), offset in zip(marks.items(), offsets, strict=True):
+        if model in by_model.index:
+            line = by_model.loc[model]
+            at = height + offset
+            axis.plot([line["low"], line["high"]], [at, at], color=mark["color"], linewidth=3, alpha=0.4)
+            axis.plot(line["ratio"], at, **mark)
 
 
 def _log_ticks(axis: Axes) -> None:
