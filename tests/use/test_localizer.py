@@ -307,14 +307,13 @@ def test_reported_radii_hold_what_they_say_on_held_out_rows(localizer):
             assert within.mean() == pytest.approx(level, abs=4 * by_chance)
 
 
-def test_another_seed_holds_out_other_rows_together(office, quick_fit):
+def test_another_seed_holds_out_other_rows_together(office, fitted_on_office, quick_fit):
     drawn = []
-    for seed in (0, 1, 1):
-        fitted = Localizer.of([office], seed, **TINY)
+    for fitted in (fitted_on_office, Localizer.of([office], 2, **TINY)):
         told = fitted.unified.held_out[0]
         in_order = np.argsort(told.rows)
         drawn.append(told.fold[in_order].tolist())
-    assert drawn[0] != drawn[1] == drawn[2]
+    assert drawn[0] != drawn[1]
 
 
 def test_what_only_one_row_hears_is_an_input(office, quick_fit):
@@ -349,11 +348,7 @@ def test_a_transmitter_that_no_row_hears_is_not_known(office, quick_fit):
     [
         (lambda office: [], {}, "must have a set of each environment, in the same order. Received: none"),
         (lambda office: [office, office], {}, "different names. Received: office, office"),
-        (
-            lambda office: [audible(office)[:1]],
-            {"hold_out": "rows"},
-            "expected two rows or more, to hold some out. Received: 1",
-        ),
+        (lambda office: [audible(office)[:1]], {"hold_out": "rows"}, "expected rows at two places or more"),
         (
             lambda office: [office],
             {"hold_out": "phones"},
