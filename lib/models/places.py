@@ -62,6 +62,10 @@ class Places:
         fields = dataclasses.fields(self)
         return Places(**{field.name: getattr(self, field.name)[chosen] for field in fields})
 
+    def alone(self) -> "Places":
+        """The same places of one environment, as those of the only one."""
+        return dataclasses.replace(self, environment=np.zeros(len(self), np.int64))
+
     def config(self) -> dict[str, list]:
         """Its fields as lists, for JSON."""
         fields = dataclasses.fields(self)

@@ -300,7 +300,7 @@ class Unified(NetworkEstimator):
         chosen = self._given(settings)
         if chosen is None:
             chosen = choose(held_out[:ROWS], hold_out_of(settings))
-        told = alternatives(held_out[:ROWS], chosen) if self.folds > 1 else {}
+        told = alternatives(held_out, chosen) if self.folds > 1 else {}
         votes = None
         if chosen.share > 0:
             stored = survey.rssi[survey.target[:, 0] == number]
@@ -337,7 +337,7 @@ class Unified(NetworkEstimator):
             similarity=similarity,
             of_place=voting["of_place"] - voting["own_places"][0],
             stored=survey.sets[number].position,
-            places=survey.decoder.places[voting["own_places"]],
+            places=survey.decoder.places[voting["own_places"]].alone(),
             position=survey.target[asked, 3:].astype(np.float64),
         )
 

@@ -204,7 +204,7 @@ def _held_out(
         similarity=lambda exponent, offsets: similarity(exponent, offsets) - behind,
         of_place=np.searchsorted(own_places, stored.of_place),
         stored=position,
-        places=all_places[own_places],
+        places=all_places[own_places].alone(),
         position=new.position,
     )
 
