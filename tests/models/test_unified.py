@@ -4,13 +4,19 @@ import dataclasses
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib.data.fingerprints import in_common, joined
+from lib.data.folds import HOLD_OUT, Folds
 from lib.models import training, unified
+from lib.models.choosing import Choice
+from lib.models.layers import Fold, member_network
+from lib.models.places import PlaceDecoder, Places
 from lib.models.unified import Unified
 
-SMALL = {"network": {"hidden": (64, 64)}, "batch_size": 64, "learning_rate": 5e-3}
+SMALL = {"folds": 2, "network": {"hidden": (16, 16)}, "batch_size": 64, "learning_rate": 5e-3, "epochs": 1}
+NEAREST = {"share": 1.0, "width": 1e-3, "softness": 0.0}  # votes alone, of the most similar fingerprint alone
 
 
 def fit(sets, seed=0, **settings):
@@ -33,14 +39,35 @@ def renamed(fingerprints, name, transmitters):
 
 
 @pytest.fixture(scope="module")
-def both(campus, city):
-    return [campus, city]
+def office(campus):
+    """200 rows of the campus that hear something, at 80 positions, no two with the same scan."""
+    heard = campus[campus.heard.any(axis=1)]
+    _, different = np.unique(np.nan_to_num(heard.rssi, nan=1.0), axis=0, return_index=True)
+    return heard[np.sort(different)][::3][:200]
+
+
+@pytest.fixture(scope="module")
+def both(office, city):
+    return [office, city[:200]]
 
 
 @pytest.fixture(scope="module")
 def briefly(both):
-    """A network of both environments after two epochs, without votes."""
-    return fit(both, epochs=2)
+    """A network of both environments after an epoch, whose say was chosen."""
+    return fit(both)
+
+
+@pytest.fixture
+def learnt(monkeypatch):
+    """The networks that were to be trained and the rows they were to learn, of which they learn nothing."""
+    calls = []
+
+    def fit(network, train, validation, **settings):
+        calls.append((network, train[0], settings))
+        return pd.DataFrame({"epoch": [1], "loss": [1.0]})
+
+    monkeypatch.setattr(training, "fit", fit)
+    return calls
 
 
 # === What it learns from ===
@@ -64,49 +91,77 @@ def test_small_environments_are_passed_over_more_often():
     assert unified.rows_of_epoch([4, 2]).tolist() == [0, 1, 2, 3, 4, 4, 5, 5]
 
 
-def test_few_rows_are_learnt_in_small_batches_at_a_lower_rate():
-    many, few = unified.batches(100_000), unified.batches(500)
-    assert many == {"batch_size": unified.LARGEST_BATCH, "learning_rate": unified.LEARNING_RATE}
+def test_few_rows_are_learnt_in_small_batches_at_a_lower_rate_and_more_often():
+    many, few = unified.schedule(100_000, {}), unified.schedule(500, {})
+    expected = {"batch_size": unified.LARGEST_BATCH, "learning_rate": unified.LEARNING_RATE, "epochs": unified.EPOCHS}
+    assert many == expected | unified.TRAINING
     assert 500 / 2 / unified.LEAST_BATCHES < few["batch_size"] < 2 * 500 / unified.LEAST_BATCHES
     ratio = few["batch_size"] / many["batch_size"]
     assert few["learning_rate"] == pytest.approx(many["learning_rate"] * ratio**0.5)
-    assert unified.batches(500, 300)["batch_size"] == 300 and unified.batches(1)["batch_size"] == 1
+    assert few["epochs"] * np.ceil(500 / few["batch_size"]) >= unified.LEAST_STEPS
+    assert unified.schedule(1, {})["batch_size"] == 1
 
 
-def test_it_learns_from_validation_rows_as_from_others(campus, quick_fit):
-    halves = [campus[:300]], [campus[300:]]
-    parted = Unified(**SMALL, epochs=1).fit(*halves, seed=0)
-    together = fit([joined(campus[:300], campus[300:])], epochs=1)
-    assert parted.n_train == together.n_train == [len(campus)]
-    assert_same(parted.predict(campus.scans), together.predict(campus.scans))
+def test_a_schedule_that_somebody_sets_is_theirs():
+    own = unified.schedule(500, {"batch_size": 300, "epochs": 3, "weight_decay": None})
+    assert (own["batch_size"], own["epochs"], own["weight_decay"]) == (300, 3, None)
 
 
-def test_it_may_learn_only_from_scans_that_hear_a_transmitter(campus, quick_fit):
-    silent = dataclasses.replace(campus, rssi=campus.rssi.copy())
+def test_it_learns_from_validation_rows_as_from_others(office, quick_fit):
+    halves = [office[:100]], [office[100:]]
+    parted = Unified(**SMALL | {"environments": [{"neighbours": None}]}).fit(*halves, seed=0)
+    together = fit([joined(office[:100], office[100:])], environments=[{"neighbours": None}])
+    assert parted.n_train == together.n_train == [len(office)]
+    assert_same(parted.predict(office.scans), together.predict(office.scans))
+
+
+def test_it_may_learn_only_from_scans_that_hear_a_transmitter(office, quick_fit):
+    silent = dataclasses.replace(office, rssi=office.rssi.copy())
     silent.rssi[::3] = np.nan
     heard = silent.heard.any(axis=1)
-    some = fit([silent], heard_only=True, epochs=1)
-    assert some.n_train == [heard.sum()] and fit([silent], epochs=1).n_train == [len(campus)]
-    assert_same(some.predict(campus.scans), fit([silent[heard]], epochs=1).predict(campus.scans))
+    some = fit([silent], folds=1, heard_only=True)
+    assert some.n_train == [heard.sum()] and fit([silent], folds=1).n_train == [len(office)]
+    assert_same(some.predict(office.scans), fit([silent[heard]], folds=1).predict(office.scans))
 
 
-def test_each_environment_has_its_own_augmentation(campus, city, quick_fit):
+def test_each_environment_has_its_own_augmentation(campus, city, learnt):
     still = dict.fromkeys(unified.AUGMENTATION, 0.0)
-    fitted = fit([campus, city], environments=[{"augmentation": still}, {}], epochs=1)
-    layer = fitted.network.get_layer("augmentation").get_config()
+    fit([campus, city], folds=1, environments=[{"augmentation": still}, {"hold_out": "devices"}])
+    ((network, _, _),) = learnt
+    layer = network.get_layer("augmentation").get_config()
     of_city = np.arange(len(layer["loss"])) >= len(campus.transmitters)
     for name, value in unified.AUGMENTATION.items():
         assert np.array_equal(np.float32(layer[name]), np.float32(value) * of_city)
 
 
-def test_a_transmitter_of_two_environments_is_one_input_with_the_lower_minimum(campus, quick_fit):
+def test_scans_change_the_more_the_more_other_devices_are_to_come():
+    changes = {hold_out: unified.augmentation_of({"hold_out": hold_out}) for hold_out in HOLD_OUT}
+    assert changes["devices"] == unified.AUGMENTATION
+    assert unified.augmentation_of({}) == changes["positions"]
+    for name in ("offset", "noise", "deafness"):
+        of_each = [changes[hold_out][name] for hold_out in ("rows", "positions", "devices")]
+        assert of_each[0] == 0 and of_each == sorted(of_each) and of_each[1] > 0
+    assert {each["loss"] for each in changes.values()} == {unified.AUGMENTATION["loss"]}
+
+
+def test_places_suit_the_scans_that_will_come(office):
+    between, revisited = (unified.grid_of(office, {"hold_out": hold_out}) for hold_out in ("positions", "rows"))
+    assert not between["revisited"] and revisited["revisited"]
+    areas = Places.of(office, **unified.grid_of(office, {"hold_out": "areas", "area": 40.0}))
+    cells = {tuple(cell) for cell in np.floor(areas.position / 12.0)}
+    assert len(cells) > len({tuple(cell) for cell in np.floor(office.position / 12.0)}), "some hold no row"
+    assert unified.grid_of(office, {"hold_out": "areas", "grid": {"cell": 5.0}})["cell"] == 5.0
+
+
+def test_a_transmitter_of_two_environments_is_one_input_with_the_lower_minimum(campus, learnt):
     names = campus.transmitters
     indoors = dataclasses.replace(campus, not_heard=-105.0)
     outdoors = renamed(campus, "outdoors", [*names[:5], *(f"gateway {name}" for name in names[5:])])
     outdoors = dataclasses.replace(outdoors, not_heard=-128.0)
-    fitted = fit([indoors, outdoors], epochs=1)
+    fitted = fit([indoors, outdoors], folds=1)
     assert fitted.transmitters == (*names, *outdoors.transmitters[5:])
-    weakest = fitted.network.get_layer("augmentation").get_config()["weakest"]
+    ((network, _, _),) = learnt
+    weakest = network.get_layer("augmentation").get_config()["weakest"]
     expected = np.where(np.arange(len(weakest)) < 5, -128, -105)
     expected[len(names) :] = -128
     assert np.array_equal(weakest, expected)
@@ -121,13 +176,119 @@ def test_a_scan_is_only_located_where_it_hears_something(briefly, both):
     assert np.array_equal(located.environment[heard], environment[heard])
 
 
+# === Members, and the rows that are held out from them ===
+
+
+def contents(rssi):
+    return {np.nan_to_num(scan, nan=1.0).tobytes() for scan in rssi}
+
+
+@pytest.mark.parametrize("hold_out", HOLD_OUT)
+def test_a_member_learns_all_rows_but_those_of_its_fold(office, learnt, hold_out):
+    fit([office], folds=3, seed=5, environments=[{"hold_out": hold_out, "neighbours": None}])
+    expected = Folds.of(office, hold_out, 3, seed=5)
+    assert len(learnt) == 3
+    for hidden, (_, rssi, _) in zip(expected.hidden, learnt, strict=True):
+        assert 0 < hidden.sum() < len(office)
+        assert contents(rssi) == contents(office.rssi[~hidden])
+
+
+def test_a_single_member_learns_all_rows_and_nothing_is_chosen(office, learnt):
+    fitted = fit([office], folds=1)
+    ((network, rssi, _),) = learnt
+    assert network.get_layer("member_0") is fitted.network.get_layer("member_0")
+    assert contents(rssi) == contents(office.rssi)
+    assert fitted.choices == [Choice(share=0.0)] and fitted.alternatives == [{}]
+    names = {layer.name for layer in fitted.network.layers}
+    assert not names & {"ensemble", "neighbours_0", "member_1"}
+
+
+def test_each_row_is_located_once_by_the_member_that_had_not_seen_it(office, learnt):
+    fitted = fit([office], folds=3, environments=[{"neighbours": {"share": 0.0}}])
+    (told,) = fitted.held_out
+    assert np.array_equal(np.sort(told.rows), np.arange(len(office)))
+    assert np.array_equal(told.fold, Folds.of(office, "positions", 3, seed=0).asked[told.rows])
+    decoder = fitted.network.get_layer("decoder")
+    levels = fitted.network.get_layer("levels_0")(office.rssi[told.rows])
+    for number in range(3):
+        of_fold = told.fold == number
+        logits = fitted.network.get_layer(f"member_{number}")(levels)
+        expected = decoder(logits)
+        assert told.located.position[of_fold] == pytest.approx(expected["position"][of_fold], abs=0.1)
+        assert np.array_equal(told.located.floor[of_fold], expected["floor"][of_fold])
+
+
+def test_every_row_is_stored_in_the_end_but_has_no_vote_while_it_is_held_out(office, learnt):
+    fitted = fit([office], environments=[{"neighbours": NEAREST}])
+    found = fitted.predict(office.scans).position
+    assert np.linalg.norm(found - office.position, axis=1).max() < 0.1, "each is its own neighbour"
+    (told,) = fitted.held_out
+    place_id = office.place_id[told.rows]
+    distance = np.linalg.norm(told.located.position[:, None] - office.position, axis=2)
+    nearest = office.place_id[distance.argmin(axis=1)]
+    assert (nearest != place_id).all(), "all of its position is out with it"
+
+
+def test_held_out_rows_of_plain_neighbours_are_told_beside(office, learnt):
+    (told,) = fit([office]).held_out
+    assert told.neighbours_error.shape == told.rows.shape
+    assert 0 < told.neighbours_error.mean() < np.ptp(office.position, axis=0).max()
+
+
+def test_of_many_rows_only_some_are_asked_about(monkeypatch):
+    monkeypatch.setattr(unified, "MOST_ASKED", 10)
+    few, many = np.array([0, -1, 1, 0]), np.arange(100) % 4
+    first, second = unified.asked_rows([few, many], seed=0)
+    assert sorted(first) == [0, 2, 3]
+    assert len(set(second)) == 10 and second.min() >= 4 and second.max() < 104
+    assert np.array_equal(unified.asked_rows([few, many], seed=0)[1], second)
+
+
+# === What is chosen ===
+
+
+def test_what_is_chosen_is_what_the_network_does(both, learnt, monkeypatch):
+    chosen = {
+        "devices": Choice(share=0.25, width=0.1, exponent=2.0, offsets=(-6.0, 0.0), softness=4.0, sharpness=1.5),
+        "rows": Choice(share=0.0),
+    }
+    monkeypatch.setattr(unified, "choose", lambda rows, hold_out: chosen[hold_out])
+    fitted = fit(both[::-1], environments=[{"hold_out": "rows"}, {"hold_out": "devices"}])
+    assert fitted.choices == [chosen["rows"], chosen["devices"]]
+    assert "neighbours_0" not in [layer.name for layer in fitted.network.layers], "a share of 0 needs no votes"
+    votes = fitted.network.get_layer("neighbours_1")
+    assert (votes.share, votes.width, votes.levels.exponent, votes.offsets) == (0.25, 0.1, 2.0, (-6.0, 0.0))
+    assert len(votes.of_place) == len(both[0])
+    of_office = fitted.places.environment == 1
+    own = Places.of(both[0])
+    assert fitted.places.softness[of_office] == pytest.approx(4 * own.softness)
+    assert set(fitted.places.sharpness[of_office]) == {1.5} and set(fitted.places.sharpness[~of_office]) == {1.0}
+
+
+def test_what_somebody_sets_is_not_chosen(office, learnt, monkeypatch):
+    monkeypatch.setattr(unified, "choose", lambda *_: pytest.fail("chosen"))
+    fitted = fit([office], environments=[{"neighbours": {"share": 0.9}}])
+    assert fitted.choices == [Choice(share=0.9)]
+    assert fit([office], environments=[{"neighbours": None}]).choices == [Choice(share=0.0)]
+
+
+def test_it_says_how_good_the_alternatives_were(briefly):
+    assert len(briefly.choices) == len(briefly.alternatives) == len(briefly.held_out) == 2
+    for told in briefly.alternatives:
+        assert set(told) == {"network alone", "votes alone", "together", "plain kNN"}
+        assert min(told.values()) > 0
+        assert told["together"] < 1.5 * min(told["network alone"], told["votes alone"])
+
+
 # === What it tells ===
 
 
 @pytest.mark.parametrize("head", unified.HEADS)
-def test_one_network_learns_both_environments(both, head):
+def test_one_network_learns_both_environments(campus, city, head):
+    both = [campus, city]
     epochs = 20 if head == "squared" else 12  # squared errors take longest to learn from
-    located = fit(both, head=head, epochs=epochs).predict(scans_of(both))
+    fitted = fit(both, head=head, folds=1, epochs=epochs, network={"hidden": (64, 64)})
+    located = fitted.predict(scans_of(both))
     environment = np.repeat([0, 1], list(map(len, both)))
     assert (located.environment == environment).mean() > 0.95
     for number, fingerprints in enumerate(both):
@@ -138,33 +299,41 @@ def test_one_network_learns_both_environments(both, head):
         assert error < 0.7 * centre, f"{fingerprints.name}: {error:.1f} m, and {centre:.1f} m by telling the middle"
 
 
-def test_labels_are_those_of_the_training_rows_and_none_where_there_are_none(campus, city, both, quick_fit):
-    located = fit(both, epochs=1).predict(scans_of(both))
-    assert set(located.building[located.environment == 0]) <= set(campus.building)
+def test_labels_are_those_of_the_training_rows_and_none_where_there_are_none(office, city, both, quick_fit):
+    located = fit(both, folds=1).predict(scans_of(both))
+    assert set(located.building[located.environment == 0]) <= set(office.building)
     assert set(located.floor[located.environment == 1]) <= {-1}
-    alone = fit([city], epochs=1).predict(city.scans)
+    alone = fit([city], folds=1).predict(city.scans)
     assert alone.environment is None and alone.building is None and alone.floor is None
     assert (alone.spread > 0).all()
-    below_ground = dataclasses.replace(campus, floor=np.full(len(campus), -1), building=None)
-    basement = fit([below_ground], epochs=1).predict(campus.scans)
+    below_ground = dataclasses.replace(office, floor=np.full(len(office), -1), building=None)
+    basement = fit([below_ground], folds=1).predict(office.scans)
     assert basement.building is None and set(basement.floor) == {-1}
 
 
-def test_a_head_that_regresses_tells_neither_spread_nor_labels(both, quick_fit):
-    fitted = fit(both, head="distance", epochs=1)
+def test_a_head_that_regresses_has_one_member_and_tells_neither_spread_nor_labels(both, quick_fit):
+    fitted = fit(both, head="distance", folds=4)
     assert fitted.predict(scans_of(both)).arrays().keys() == {"position", "environment"}
-    assert fitted.places is None
+    assert fitted.folds == 1 and fitted.places is None and fitted.choices == []
 
 
-def test_the_same_seed_tells_the_same_and_another_seed_or_grid_does_not(campus, quick_fit):
-    some = campus[:200]
-    first = fit([some], epochs=1).predict(some.scans)
-    assert_same(fit([some], epochs=1).predict(some.scans), first)
-    another_seed = fit([some], seed=1, epochs=1).predict(some.scans)
-    another_grid = fit([some], environments=[{"grid": {"cell": 90.0}}], epochs=1)
+def test_the_same_seed_tells_the_same_and_another_seed_or_grid_does_not(office, quick_fit):
+    first = fit([office], folds=1).predict(office.scans)
+    assert_same(fit([office], folds=1).predict(office.scans), first)
+    another_seed = fit([office], folds=1, seed=1).predict(office.scans)
+    another_grid = fit([office], folds=1, environments=[{"grid": {"cell": 90.0}}])
     assert not np.array_equal(another_seed.position, first.position)
-    assert not np.array_equal(another_grid.predict(some.scans).position, first.position)
-    assert set(another_grid.places.sigma) == {60.0}
+    assert not np.array_equal(another_grid.predict(office.scans).position, first.position)
+    assert set(another_grid.places.sigma) == {45.0}
+
+
+def test_the_same_seed_learns_the_same(both, briefly):
+    again = fit(both)
+    assert again.choices == briefly.choices and again.alternatives == briefly.alternatives
+    assert_same(again.predict(scans_of(both)), briefly.predict(scans_of(both)))
+    for first, second in zip(again.held_out, briefly.held_out, strict=True):
+        assert np.array_equal(first.rows, second.rows)
+        assert_same(first.located, second.located)
 
 
 def test_columns_are_matched_by_name(briefly, both):
@@ -188,33 +357,47 @@ def test_a_saved_network_takes_dbm_and_gives_positions(briefly, both, tmp_path):
         assert np.array_equal(outputs[name], located.arrays()[name]), name
 
 
-def test_a_loaded_network_has_the_settings_of_the_saved_one(campus, tmp_path, quick_fit):
-    environments = [{"grid": {"cell": 30.0}, "neighbours": {"offsets": [-6.0, 0.0]}}]
-    fitted = fit([campus], environments=environments, decoder={"iterations": 3}, epochs=1)
+def test_a_loaded_network_has_the_settings_of_the_saved_one(office, tmp_path, quick_fit):
+    environments = [{"hold_out": "rows", "grid": {"cell": 30.0}, "neighbours": {"share": 0.9, "width": 0.1}}]
+    fitted = fit([office], environments=environments, decoder={"iterations": 3})
     fitted.save(tmp_path)
     loaded = Unified.load(tmp_path)
     assert loaded.environment_settings == environments and loaded.training == fitted.training
-    assert (loaded.transmitters, loaded.environments) == (campus.transmitters, (campus.name,))
+    assert (loaded.folds, loaded.transmitters) == (2, office.transmitters)
+    assert loaded.environments == (office.name,)
     assert loaded.places.config() == fitted.places.config()
-    again = loaded.fit([campus], [campus[:0]], seed=0)
-    assert_same(again.predict(campus.scans), fitted.predict(campus.scans))
+    again = loaded.fit([office], [office[:0]], seed=0)
+    assert_same(again.predict(office.scans), fitted.predict(office.scans))
 
 
 # === Shared columns ===
 
 
-def test_a_network_of_shared_columns_takes_all_names_and_learns_the_same_columns(campus, city, both, tmp_path):
-    fitted = fit(both, shared_columns=True, epochs=1)
-    assert fitted.transmitters == (*campus.transmitters, *city.transmitters)
-    trained = fitted.network.get_layer("unified")
-    assert trained.input_shape == (None, max(len(campus.transmitters), len(city.transmitters)))
-    rows = np.full((len(city), trained.input_shape[1]), np.nan, dtype=np.float32)
-    rows[:, : len(city.transmitters)] = city.rssi
-    logits = training.predict(trained, rows)["position"]
-    decoded = fitted.network.get_layer("decoder")(logits)
-    assert np.array_equal(fitted.predict(city.scans).position, decoded["position"])
+def test_a_network_of_shared_columns_takes_all_names_and_learns_the_same_columns(both, learnt, tmp_path):
+    office, town = both
+    fitted = fit(both, shared_columns=True)
+    assert fitted.transmitters == (*office.transmitters, *town.transmitters)
+    width = max(len(office.transmitters), len(town.transmitters))
+    assert [rssi.shape[1] for _, rssi, _ in learnt] == [width, width]
     fitted.save(tmp_path)
     assert_same(Unified.load(tmp_path).predict(scans_of(both)), fitted.predict(scans_of(both)))
+
+
+def test_a_network_in_use_folds_scans_into_the_columns_that_its_members_learnt(office, tmp_path):
+    some = Places.of(office)
+    levels = {"columns": [0, 2, 3], "minimum": [-105.0] * 3, "exponent": 1.5, "heard": False}
+    members = []
+    for number in range(2):
+        members.append(member_network(3, len(some), hidden=(8,), dropout=0.1, name=f"member_{number}"))
+    rssi = np.random.default_rng(0).uniform(-100, -30, (10, 6)).astype(np.float32)
+    rssi[::2, 1::2] = np.nan
+    of_folded = unified.assembled(members, levels, None, [], PlaceDecoder(some, name="decoder"), 4)
+    network = unified.assembled(members, levels, None, [], PlaceDecoder(some, name="decoder"), [2, 4])
+    expected = of_folded(Fold([2, 4])(rssi))
+    network.save(tmp_path / "network.keras")
+    loaded = keras.saving.load_model(tmp_path / "network.keras")
+    for name, values in network(rssi).items():
+        assert np.array_equal(values, expected[name]) and np.array_equal(values, loaded(rssi)[name]), name
 
 
 def test_environments_with_a_transmitter_in_common_cannot_share_columns(campus):
@@ -228,26 +411,26 @@ def test_environments_with_a_transmitter_in_common_cannot_share_columns(campus):
 # === Votes ===
 
 
-def test_stored_fingerprints_vote_in_their_environment_and_the_network_keeps_them(briefly, campus, both, tmp_path):
-    voted = fit(both, environments=[{"neighbours": {}}, {"neighbours": None}], epochs=2)
-    scans = scans_of(both)
-    alone, together = briefly.predict(scans), voted.predict(scans)
-    indoors = np.arange(len(scans)) < len(campus)
-    errors = [np.linalg.norm(located.position[indoors] - campus.position, axis=1) for located in (alone, together)]
-    assert errors[1].mean() < 0.7 * errors[0].mean(), "a scan that is stored is its own neighbour"
+def test_stored_fingerprints_vote_in_their_environment_and_leave_the_other_alone(both, learnt, tmp_path):
+    alone = fit(both, folds=1).predict(scans_of(both))
+    voted = fit(both, folds=1, environments=[{"neighbours": NEAREST}, {"neighbours": None}])
+    together = voted.predict(scans_of(both))
+    office, _ = both
+    indoors = np.arange(len(together.position)) < len(office)
+    assert np.linalg.norm(together.position[indoors] - office.position, axis=1).max() < 0.1
     assert together.position[~indoors] == pytest.approx(alone.position[~indoors], abs=0.05)
+    assert np.array_equal(together.environment, alone.environment)
     voted.save(tmp_path)
-    assert_same(Unified.load(tmp_path).predict(scans), together)
+    assert_same(Unified.load(tmp_path).predict(scans_of(both)), together)
 
 
-def test_an_offset_makes_up_for_a_phone_that_hears_all_louder(campus, quick_fit):
-    some = campus[::4]
-    louder = dataclasses.replace(some.scans, rssi=some.rssi + 6)
+def test_an_offset_makes_up_for_a_phone_that_hears_all_louder(office, quick_fit):
+    louder = dataclasses.replace(office.scans, rssi=office.rssi + 6)
     plain, corrected = (
-        fit([some], environments=[{"neighbours": {"share": 1.0, "offsets": offsets}}], epochs=1)
+        fit([office], folds=1, environments=[{"neighbours": {"share": 1.0, "offsets": offsets}}])
         for offsets in ([0.0], [-6.0])
     )
-    alike = plain.predict(some.scans)
+    alike = plain.predict(office.scans)
     assert np.array_equal(alike.position, corrected.predict(louder).position)
     assert not np.array_equal(alike.position, plain.predict(louder).position)
 
@@ -265,6 +448,11 @@ def test_neighbours_without_places_are_refused():
         Unified(head="distance", environments=[{"neighbours": {}}])
 
 
+def test_a_network_without_members_is_refused():
+    with pytest.raises(ValueError, match=r"`folds` must be positive\. Received: folds=0"):
+        Unified(folds=0)
+
+
 def test_an_unknown_head_is_refused():
     with pytest.raises(ValueError, match=r"one of places, distance, squared\. Received: mean"):
         Unified(head="mean")
@@ -273,7 +461,8 @@ def test_an_unknown_head_is_refused():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"grids": {}}, "`environments` must be one of grid, augmentation, neighbours. Received: grids"),
+        ({"grids": {}}, "`environments` must be one of hold_out, .*, neighbours. Received: grids"),
+        ({"hold_out": "days"}, "`hold_out` must be one of positions, rows, devices, areas. Received: days"),
         ({"augmentation": {"gain": 1}}, "`augmentation` must be one of offset, .* Received: gain"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 
 from lib.data.fingerprints import in_common
 from lib.models import places, unified
-from lib.models.layers import Augmentation, decoded, trunk_network
+from lib.models.layers import member_network
 from lib.use import convert
 
 NEEDS_LITERT = pytest.mark.skipif(
@@ -25,37 +25,56 @@ def scans(campus, city):
     return np.concatenate([rssi, silent])
 
 
+def some_member(number, n_levels, n_outputs):
+    """A member whose normalisation has seen scans, so that folding it is something to get right."""
+    member = member_network(n_levels, n_outputs, hidden=(24, 16), dropout=0.3, name=f"member_{number}")
+    for layer in member.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            rng = np.random.default_rng(10 * number + layer.input.shape[1])
+            layer.set_weights(list(rng.uniform(0.5, 2.0, (4, layer.input.shape[1]))))
+    head = member.get_layer("head")
+    head.set_weights([8 * weights for weights in head.get_weights()])  # so that few places are likely
+    return member
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["alone", "with neighbours"])
 def trained(request, campus, city, scans):
-    """A network whose normalisation has seen scans, so that folding it is something to get right."""
+    """A network of two members for both environments."""
     keras.utils.set_random_seed(3)
     all_places = places.joined([places.Places.of(campus), places.Places.of(city, cell=500.0)])
-    heard = ~np.isnan(in_common([campus.scans, city.scans]).rssi)
     n_transmitters = scans.shape[1]
-    network = trunk_network(
-        n_transmitters,
-        np.flatnonzero(heard.any(axis=0)),
-        np.full(n_transmitters, -105.0),
-        len(all_places),
-        augmentation=dict.fromkeys(unified.AUGMENTATION, np.zeros(n_transmitters)),
-        **unified.NETWORK | {"hidden": (24, 16)},
-    )
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            drawn = np.random.default_rng(len(layer.name)).uniform(0.5, 2.0, (4, layer.input.shape[1]))
-            layer.set_weights(list(drawn))
-    head = network.get_layer("head")
-    head.set_weights([8 * weights for weights in head.get_weights()])  # so that few places are likely
+    widths = [len(campus.transmitters), len(city.transmitters)]
+    heard = ~np.isnan(in_common([campus.scans, city.scans]).rssi)
+    columns = np.flatnonzero(heard.any(axis=0))
+    levels = {"columns": columns, "minimum": np.full(len(columns), -105.0), "exponent": 1.5, "heard": False}
+    audible = {"of_transmitter": np.repeat([0, 1], widths), "of_output": all_places.environment}
+    members = [some_member(number, len(columns), len(all_places)) for number in range(2)]
+    votes = []
     if request.param:
-        settings = {"share": 0.5, "width": 0.03, "strongest": 24, "offsets": (-4.0, 0.0)}
-        labels = places.labels(campus[:40])
-        network = places.with_votes(network, labels, scans[:40], all_places, 0, **settings)
-    return decoded(network, places.PlaceDecoder(all_places, name="decoder"))
+        own_columns = columns[columns < len(campus.transmitters)]
+        settings = {
+            "columns": own_columns,
+            "minimum": np.full(len(own_columns), -105.0),
+            "own_places": np.flatnonzero(all_places.environment == 0),
+            "of_place": all_places.nearest(places.labels(campus[:40]), 0),
+            "offsets": (-4.0, 0.0),
+        }
+        votes.append(unified.Votes(settings, scans[:40], "neighbours_0"))
+    decoder = places.PlaceDecoder(all_places, name="decoder")
+    return unified.assembled(members, levels, audible, votes, decoder, n_transmitters)
 
 
 @pytest.fixture(scope="module")
 def expected(trained, scans):
     return {name: keras.ops.convert_to_numpy(values) for name, values in trained(scans, training=False).items()}
+
+
+def all_layers(model):
+    """The layers of a network and of the members in it."""
+    layers = []
+    for layer in model.layers:
+        layers += all_layers(layer) if isinstance(layer, keras.Model) else [layer]
+    return layers
 
 
 def check_alike(found, expected, metres):
@@ -69,8 +88,8 @@ def check_alike(found, expected, metres):
 
 def test_for_inference_is_smaller_and_says_the_same(trained, scans, expected):
     folded = convert.for_inference(trained)
-    kinds = {type(layer) for layer in folded.layers}
-    assert not kinds & {keras.layers.BatchNormalization, keras.layers.Dropout, Augmentation}
+    kinds = {type(layer) for layer in all_layers(folded)}
+    assert not kinds & {keras.layers.BatchNormalization, keras.layers.Dropout}
     assert folded.count_params() < trained.count_params()
     check_alike(folded(scans, training=False), expected, metres=1e-3)
 
