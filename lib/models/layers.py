@@ -350,13 +350,16 @@ class Further(layers.Layer):
         return super().get_config() | {"count": self.count}
 
 
-def member_network(n_levels: int, n_outputs: int, *, hidden: Sequence[int], dropout: float) -> keras.Model:
+def member_network(
+    n_levels: int, n_outputs: int, *, hidden: Sequence[int], dropout: float, name: str = "member"
+) -> keras.Model:
     """One trunk and one head for all environments, behind what is done to the inputs.
 
     Args:
         n_levels: outputs of `Levels`.
         n_outputs: of the head: the number of places, or 3 for each environment.
         hidden, dropout: widths of the trunk's layers, and the rate after each.
+        name: of the model.
 
     Returns:
         A model (batch, n_levels) → (batch, n_outputs).
@@ -367,7 +370,7 @@ def member_network(n_levels: int, n_outputs: int, *, hidden: Sequence[int], drop
     check_positive(n_levels=n_levels, n_outputs=n_outputs)
     inputs = keras.Input((n_levels,), name="levels")
     x = dense_blocks(inputs, hidden, dropout, "trunk", HalfDense)
-    return keras.Model(inputs, dense(n_outputs, HalfDense, name="head")(x), name="member")
+    return keras.Model(inputs, dense(n_outputs, HalfDense, name="head")(x), name=name)
 
 
 def learning_network(
