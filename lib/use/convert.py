@@ -51,6 +51,14 @@ def for_inference(model: keras.Model) -> keras.Model:
     There is no augmentation and no dropout, and a batch normalisation that follows a dense layer is part of its
     weights.
     """
+    rebuilt = _rebuilt(model)
+    width = model.input.shape[1:]
+    rebuilt(np.full((1, *width), np.nan, np.float32))  # Keras exports only what was called
+    return rebuilt
+
+
+def _rebuilt(model: keras.Model) -> keras.Model:
+    """See `for_inference`; the networks in it, such as members, are rebuilt alike."""
     norms = _norms_after_dense(model)
     dropped = {norm.name for norm in norms.values()}
     for layer in model.layers:
@@ -58,6 +66,8 @@ def for_inference(model: keras.Model) -> keras.Model:
             dropped.add(layer.name)
 
     def clone(layer: layers.Layer) -> layers.Layer:
+        if isinstance(layer, keras.Model):
+            return _rebuilt(layer)
         if layer.name in dropped:
             return _Identity(name=layer.name)
         if layer.name in norms:
@@ -68,10 +78,8 @@ def for_inference(model: keras.Model) -> keras.Model:
     for layer in model.layers:
         if layer.name in norms:
             rebuilt.get_layer(layer.name).set_weights(_absorbing(layer, norms[layer.name]))
-        elif layer.weights and layer.name not in dropped:
+        elif layer.weights and layer.name not in dropped and not isinstance(layer, keras.Model):
             rebuilt.get_layer(layer.name).set_weights(layer.get_weights())
-    width = model.input.shape[1:]
-    rebuilt(np.full((1, *width), np.nan, np.float32))  # Keras exports only what was called
     return rebuilt
 
 
