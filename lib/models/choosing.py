@@ -108,7 +108,9 @@ class HeldOut:
         similarity = self.similarity(float(np.e), (0.0,))
         count = min(PLAIN_NEIGHBOURS, similarity.shape[1])
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
-        return euclidean_errors(self.position, self.stored[nearest].mean(axis=1))
+        is_seen = np.take_along_axis(similarity, nearest, axis=1) > UNSEEN
+        weights = is_seen / np.maximum(is_seen.sum(axis=1, keepdims=True), 1)
+        return euclidean_errors(self.position, np.einsum("nk,nkd->nd", weights, self.stored[nearest]))
 
 
 def choose(rows: HeldOut, hold_out: str) -> Choice:

@@ -267,7 +267,9 @@ class Unified(NetworkEstimator):
             network = learning_network(member, levels=survey.levels, **survey.inputs)
             learnt = rows[~survey.hidden[number][rows]]
             if not len(learnt):
-                raise ValueError(f"fold {number}: expected rows to learn from. Received: only copies of those held out")
+                raise ValueError(
+                    f"fold {number}: expected rows to learn from. Received: none that need not be held out"
+                )
             learning = survey.rssi[learnt], survey.target[learnt]
             label = f"unified, {number + 1} of {self.folds}" if self.folds > 1 else "unified"
             settings = schedule(len(learnt), self.training)
@@ -310,7 +312,9 @@ class Unified(NetworkEstimator):
     def _given(self, settings: Mapping) -> Choice | None:
         """What the settings of an environment say in the place of what would be chosen; None where they do not."""
         if settings.get("neighbours") is not None:
-            return Choice(**settings["neighbours"])
+            given = dict(settings["neighbours"])
+            given["offsets"] = tuple(given.get("offsets", (0.0,)))  # a list, where they come from a file
+            return Choice(**given)
         if "neighbours" in settings or self.folds == 1:
             return Choice(share=0.0)
         return None
