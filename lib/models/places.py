@@ -73,8 +73,10 @@ class Places:
 
     @classmethod
     def from_config(cls, config: dict[str, list]) -> "Places":
-        """The places of which `config` made lists."""
-        return cls(**{name: np.array(values) for name, values in config.items()})
+        """The places of which `config` made lists; those of earlier releases have no softness."""
+        fields = {name: np.array(values) for name, values in config.items()}
+        fields.setdefault("softness", np.zeros(len(fields["position"])))
+        return cls(**fields)
 
     def nearest(self, label: np.ndarray, environment: int) -> np.ndarray:
         """(n, 4) `labels` of an environment's rows → (n,) numbers of the nearest places on their floors."""
@@ -309,7 +311,7 @@ def _row(values) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)[None]
 
 
-@keras.saving.register_keras_serializable("fingerprints")
+@keras.saving.register_keras_serializable("fingerprints", name="StoredFingerprints")
 class Neighbours(layers.Layer):
     """[(n, t) dBm, (n, c) logits] → (n, c) log probabilities, into which votes of stored fingerprints are mixed.
 
@@ -470,7 +472,7 @@ class PlaceDecoder(layers.Layer):
 
     def call(self, logits):
         places = self.places
-        probabilities = ops.softmax(ops.cast(logits, "float32"))
+        probabilities = _softmax(ops.cast(logits, "float32"))
         in_environment, environment = _likeliest(probabilities, places.environment)
         in_building, building = _likeliest(in_environment, places.building)
         _, floor = _likeliest(in_building, places.floor)
@@ -522,6 +524,12 @@ class PlaceDecoder(layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"places": self.places.config(), "iterations": self.iterations}
+
+
+def _softmax(logits):
+    """(n, c) probabilities; Keras' own warns of a single place, which one environment of several may have."""
+    shares = ops.exp(logits - ops.max(logits, axis=1, keepdims=True))
+    return shares / ops.sum(shares, axis=1, keepdims=True)
 
 
 def _one_hot(numbers: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, require_memory
@@ -198,7 +199,10 @@ class Unified(NetworkEstimator):
     def _folds(self, rows: FingerprintSet, settings: Mapping, seed: int) -> Folds:
         if self.folds == 1:
             return Folds.none(len(rows))
-        return Folds.of(rows, hold_out_of(settings), self.folds, seed, settings.get("area"))
+        hold_out = hold_out_of(settings)
+        if hold_out == "positions" and len(np.unique(rows.place_id)) == 1:
+            hold_out = "rows"  # of one place among those of other environments
+        return Folds.of(rows, hold_out, self.folds, seed, settings.get("area"))
 
     def _learning_rows(
         self, train: Sequence[FingerprintSet], validation: Sequence[FingerprintSet]
@@ -337,7 +341,7 @@ class Unified(NetworkEstimator):
             return np.where(unseen, UNSEEN, np.concatenate(blocks))
 
         return HeldOut(
-            probabilities=np.asarray(keras.ops.softmax(own)),
+            probabilities=special.softmax(own, axis=1),
             similarity=similarity,
             of_place=voting["of_place"] - voting["own_places"][0],
             stored=survey.sets[number].position,

@@ -26,7 +26,7 @@ from lib.data.folds import HOLD_OUT
 from lib.data.forms import NamedScans, Rules, as_marker, matrix
 from lib.data.frames import Frame
 from lib.data.names import Spellings
-from lib.models import training
+from lib.models import earlier, training  # noqa: F401, layers of earlier releases register themselves
 from lib.models.estimator import Estimator, Located, require_rows
 from lib.models.places import usual_range
 from lib.models.unified import HeldOutRows, Unified

@@ -209,7 +209,7 @@ def test_each_row_is_located_once_by_the_member_that_had_not_seen_it(office, lea
     assert np.array_equal(np.sort(told.rows), np.arange(len(office)))
     assert np.array_equal(told.fold, Folds.of(office, "positions", 3, seed=0).asked[told.rows])
     decoder = fitted.network.get_layer("decoder")
-    levels = fitted.network.get_layer("levels_0")(office.rssi[told.rows])
+    levels = fitted.network.get_layer("levels")(office.rssi[told.rows])
     for number in range(3):
         of_fold = told.fold == number
         logits = fitted.network.get_layer(f"member_{number}")(levels)
@@ -286,7 +286,7 @@ def test_it_says_how_good_the_alternatives_were(briefly):
 @pytest.mark.parametrize("head", unified.HEADS)
 def test_one_network_learns_both_environments(campus, city, head):
     both = [campus, city]
-    epochs = 20 if head == "squared" else 12  # squared errors take longest to learn from
+    epochs = 12 if head == "distance" else 20  # which takes the least to learn from
     fitted = fit(both, head=head, folds=1, epochs=epochs, network={"hidden": (64, 64)})
     located = fitted.predict(scans_of(both))
     environment = np.repeat([0, 1], list(map(len, both)))
@@ -431,7 +431,7 @@ def test_an_offset_makes_up_for_a_phone_that_hears_all_louder(office, quick_fit)
         for offsets in ([0.0], [-6.0])
     )
     alike = plain.predict(office.scans)
-    assert np.array_equal(alike.position, corrected.predict(louder).position)
+    np.testing.assert_allclose(alike.position, corrected.predict(louder).position, atol=1e-2)
     assert not np.array_equal(alike.position, plain.predict(louder).position)
 
 
