@@ -69,6 +69,13 @@ class Folds:
         return cls(np.zeros((1, rows), dtype=bool), np.full(rows, -1))
 
 
+def possible(fingerprints: FingerprintSet, hold_out: str) -> str:
+    """How rows are held out: as asked for, but where `positions` are to be and all rows share one, `rows`."""
+    if hold_out == "positions" and len(np.unique(fingerprints.place_id)) == 1:
+        return "rows"
+    return hold_out
+
+
 def _groups(fingerprints: FingerprintSet, hold_out: str, area: float | None) -> np.ndarray:
     """(n,) number of what each row is held out with, without gaps."""
     if hold_out == "rows":

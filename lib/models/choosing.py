@@ -128,26 +128,30 @@ def choose(rows: HeldOut, hold_out: str) -> Choice:
     compared = []
     for offsets in OFFSETS.get(hold_out, ((0.0,),)):
         compared += [Choice(exponent=exponent, offsets=offsets) for exponent in EXPONENTS]
-    best = min(compared, key=lambda candidate: rows.errors(candidate).mean())
+    errors = {candidate: rows.errors(candidate) for candidate in compared}
+    best = min(errors, key=lambda candidate: errors[candidate].mean())
+    best_errors = errors[best]
     for setting, values in (("width", WIDTHS), ("share", SHARES), ("softness", SOFTNESSES), ("sharpness", SHARPNESSES)):
         others = [dataclasses.replace(best, **{setting: value}) for value in values]
-        best = _better_than_usual(rows, best, others, MARGINS_OF_NETWORK.get(hold_out, 0.0))
+        margin = MARGINS_OF_NETWORK.get(hold_out, 0.0)
+        best, best_errors = _better_than_usual(rows, best, best_errors, others, margin)
     return best
 
 
-def _better_than_usual(rows: HeldOut, usual: Choice, others: Sequence[Choice], margin_of_network: float) -> Choice:
-    """The best of others that is better than the usual choice by more than chance and a margin, or that."""
-    usual_errors = rows.errors(usual)
-    best, best_mean = usual, usual_errors.mean()
+def _better_than_usual(
+    rows: HeldOut, usual: Choice, usual_errors: np.ndarray, others: Sequence[Choice], margin_of_network: float
+) -> tuple[Choice, np.ndarray]:
+    """The best of others that is better than the usual choice by more than chance and a margin, or that; its errors."""
+    best, best_errors = usual, usual_errors
     for other in others:
         errors = rows.errors(other)
         gain = usual_errors - errors
         chance = gain.std() / np.sqrt(len(gain))
         margin = margin_of_network if other.share < usual.share else MARGIN
         least = max(BEYOND_CHANCE * chance, margin * usual_errors.mean())
-        if errors.mean() < best_mean and gain.mean() > least:
-            best, best_mean = other, errors.mean()
-    return best
+        if errors.mean() < best_errors.mean() and gain.mean() > least:
+            best, best_errors = other, errors
+    return best, best_errors
 
 
 def alternatives(rows: HeldOut, choice: Choice) -> Mapping[str, float]:

@@ -3,9 +3,9 @@
 import functools
 from collections.abc import Sequence
 
-import numpy as np
-
 from lib import quiet_import
+from lib.models.layers import LEAST_PROBABILITY
+from lib.models.places import similarity_to_stored, votes_of_places
 
 with quiet_import():
     import keras
@@ -41,32 +41,17 @@ class Neighbours(layers.Layer):
         self.stored = self.add_weight((n_levels, n_stored), initializer="zeros", trainable=False, name="stored")
         self.total = self.add_weight((1, n_stored), initializer="zeros", trainable=False, name="total")
 
-    def _similarity(self, levels):
-        """(n, k) levels → (n, m), 1 − d = 2 Σ min(a, b) / Σ(a + b). The sum of minima takes the strongest levels."""
-        strongest, columns = ops.top_k(levels, min(self.strongest, levels.shape[-1]))
-        common = ops.zeros((ops.shape(levels)[0], len(self.of_place)))
-        for number in range(columns.shape[-1]):
-            stored = ops.take(self.stored, columns[:, number], axis=0)
-            common = common + ops.minimum(stored, strongest[:, number : number + 1])
-        total = ops.sum(levels, axis=1, keepdims=True) + self.total
-        return 2 * common / ops.maximum(total, 1e-9)
-
-    def _votes(self, similarity, nearest, n_places: int):
-        """(n, m) similarities, (n, 1) the largest → (n, c) sums of votes for each place."""
-        votes = ops.exp((similarity - nearest) / self.width)
-        by_place = ops.segment_sum(ops.transpose(votes), np.int32(self.of_place), num_segments=n_places)
-        return ops.transpose(by_place)
-
     def call(self, inputs):
         *several_levels, logits = inputs
-        similarities = [self._similarity(levels) for levels in several_levels]
+        similarities = []
+        for levels in several_levels:
+            similarities.append(similarity_to_stored(levels, self.stored, self.total, self.strongest))
         similarity = functools.reduce(ops.maximum, similarities)
         nearest = ops.max(similarity, axis=1, keepdims=True)
-        votes = self._votes(similarity, nearest, logits.shape[-1])
+        votes = votes_of_places(similarity, self.of_place, self.width, logits.shape[-1])
         share = ops.where(nearest > 0, self.share, 0.0)
-        of_votes = share * votes / ops.sum(votes, axis=1, keepdims=True)
-        of_network = (1 - share) * ops.softmax(logits)
-        return ops.log(ops.maximum(of_network + of_votes, 1e-30))
+        both = (1 - share) * ops.softmax(logits) + share * votes
+        return ops.log(ops.maximum(both, LEAST_PROBABILITY))
 
     def get_config(self):
         return super().get_config() | {

@@ -176,9 +176,15 @@ def usual_range(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def joined(environments: Sequence[Places]) -> Places:
     """The places of several environments, numbered in this order."""
     counts = [len(places) for places in environments]
-    fields = {"environment": np.repeat(np.arange(len(environments)), counts)}
-    for name in ("building", "floor", "position", "sigma", "sharpness", "softness"):
-        fields[name] = np.concatenate([getattr(places, name) for places in environments])
+    environment = np.repeat(np.arange(len(environments)), counts)
+    return dataclasses.replace(concatenated(environments), environment=environment)
+
+
+def concatenated(parts: Sequence[Places]) -> Places:
+    """Places one after another, as they are."""
+    fields = {}
+    for field in dataclasses.fields(Places):
+        fields[field.name] = np.concatenate([getattr(part, field.name) for part in parts])
     return Places(**fields)
 
 
@@ -386,14 +392,7 @@ class Neighbours(layers.Layer):
         return functools.reduce(ops.maximum, similarities)
 
     def _similarity(self, levels):
-        """(n, k) levels → (n, m). The sum of minima takes the strongest levels."""
-        strongest, columns = ops.top_k(levels, min(self.strongest, levels.shape[-1]))
-        common = ops.zeros((ops.shape(levels)[0], len(self.of_place)))
-        for number in range(columns.shape[-1]):
-            stored = ops.take(self.stored, columns[:, number], axis=0)
-            common = common + ops.minimum(stored, strongest[:, number : number + 1])
-        total = ops.sum(levels, axis=1, keepdims=True) + self.total
-        return 2 * common / ops.maximum(total, 1e-9)
+        return similarity_to_stored(levels, self.stored, self.total, self.strongest)
 
     def call(self, inputs):
         rssi, logits = inputs
@@ -420,6 +419,27 @@ class Neighbours(layers.Layer):
 
     def get_config(self):
         return super().get_config() | self.settings()
+
+
+def similarity_to_stored(levels, stored, total, strongest: int):
+    """The Sørensen similarity of scans to stored fingerprints, 2 Σ min(a, b) / Σ(a + b).
+
+    Args:
+        levels: (n, k) of the scans.
+        stored: (k, m) levels of the fingerprints.
+        total: (1, m) their sums.
+        strongest: how many of a scan's levels, the strongest, the sum of minima takes.
+
+    Returns:
+        (n, m) from 0 to 1.
+    """
+    highest, columns = ops.top_k(levels, min(strongest, levels.shape[-1]))
+    common = ops.zeros((ops.shape(levels)[0], stored.shape[1]))
+    for number in range(columns.shape[-1]):
+        of_column = ops.take(stored, columns[:, number], axis=0)
+        common = common + ops.minimum(of_column, highest[:, number : number + 1])
+    both_totals = ops.sum(levels, axis=1, keepdims=True) + total
+    return 2 * common / ops.maximum(both_totals, 1e-9)
 
 
 def votes_of_places(similarity, of_place: Sequence[int], width: float, n_places: int):

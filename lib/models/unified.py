@@ -11,7 +11,7 @@ from scipy import special
 
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, require_memory
-from lib.data.folds import AREAS, HOLD_OUT, Folds
+from lib.data.folds import AREAS, HOLD_OUT, Folds, possible
 from lib.models import places, training
 from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, alternatives, choose
 from lib.models.estimator import Located, choice, nothing_located, require_rows
@@ -199,9 +199,7 @@ class Unified(NetworkEstimator):
     def _folds(self, rows: FingerprintSet, settings: Mapping, seed: int) -> Folds:
         if self.folds == 1:
             return Folds.none(len(rows))
-        hold_out = hold_out_of(settings)
-        if hold_out == "positions" and len(np.unique(rows.place_id)) == 1:
-            hold_out = "rows"  # of one place among those of other environments
+        hold_out = possible(rows, hold_out_of(settings))  # one environment of several may have a single place
         return Folds.of(rows, hold_out, self.folds, seed, settings.get("area"))
 
     def _learning_rows(
@@ -302,14 +300,14 @@ class Unified(NetworkEstimator):
             "of_place": all_places.nearest(places.labels(survey.sets[number]), number),
         }
         settings = survey.settings[number]
-        held_out = self._held_out(survey, number, outputs, voting)
+        stored = survey.rssi[survey.target[:, 0] == number]
+        held_out = self._held_out(survey, number, outputs, voting, stored)
         chosen = self._given(settings)
         if chosen is None:
             chosen = choose(held_out[:ROWS], hold_out_of(settings))
         told = alternatives(held_out, chosen) if self.folds > 1 else {}
         votes = None
         if chosen.share > 0:
-            stored = survey.rssi[survey.target[:, 0] == number]
             votes = Votes(voting | chosen.votes(), stored, votes_name(number))
         return Part(chosen, told, chosen.of_places(all_places[own_places]), votes, held_out)
 
@@ -323,14 +321,14 @@ class Unified(NetworkEstimator):
             return Choice(share=0.0)
         return None
 
-    def _held_out(self, survey: "Survey", number: int, outputs: np.ndarray, voting: Mapping) -> HeldOut:
-        """The asked rows of an environment, in an order by chance."""
+    def _held_out(
+        self, survey: "Survey", number: int, outputs: np.ndarray, voting: Mapping, stored: np.ndarray
+    ) -> HeldOut:
+        """The asked rows of an environment, in an order by chance; `stored` are (m, inputs) dBm of all its rows."""
         asked = survey.asked[number]
         before = sum(map(len, survey.asked[:number]))
         own = outputs[before : before + len(asked)][:, voting["own_places"]]
-        own_rows = survey.target[:, 0] == number
-        stored = survey.rssi[own_rows]
-        unseen = survey.hidden[survey.fold[asked]][:, own_rows]
+        unseen = survey.hidden[:, survey.target[:, 0] == number][survey.fold[asked]]
 
         @functools.cache
         def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:

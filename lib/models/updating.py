@@ -14,7 +14,7 @@ import numpy as np
 
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet
-from lib.data.folds import Folds
+from lib.data.folds import HOLD_OUT, Folds, possible
 from lib.models import places, training
 from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, choose
 from lib.models.layers import LEAST_PROBABILITY
@@ -54,7 +54,7 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
     own_places = np.flatnonzero(all_places.environment == number)
     stored = _stored(unified, number, new, transmitters, all_places)
     probabilities = _probabilities(unified, new, len(all_places))
-    hold_out = "positions" if len(np.unique(new.place_id)) > 1 else "rows"
+    hold_out = possible(new, HOLD_OUT[0])
     folds = Folds.of(new, hold_out, FOLDS, seed)
     similarity = _similarities(new, stored, own_places, folds)
     candidates = []
@@ -101,11 +101,7 @@ def _with_new_places(all_places: Places, number: int, new: FingerprintSet) -> Pl
     further_places = dataclasses.replace(
         like, building=further[:, 0].astype(int), floor=further[:, 1].astype(int), position=further[:, 2:]
     )
-    fields = {}
-    for field in dataclasses.fields(Places):
-        both = getattr(all_places, field.name), getattr(further_places, field.name)
-        fields[field.name] = np.concatenate(both)
-    return Places(**fields)
+    return places.concatenated([all_places, further_places])
 
 
 def _decoded_by(all_places: Places, own_places: np.ndarray, choice: Choice) -> Places:
