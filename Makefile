@@ -30,7 +30,7 @@ PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && ec
 LIBRARY := $(sort $(wildcard lib/*.py lib/*/*.py)) data/registry.toml
 
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
-	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_benchmark 06_explain_transfer 07_build_unified \
+	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_explain_transfer 06_build_unified 07_benchmark \
 	08_use_localizer 09_stress_localizer 10_environments 11_ageing 12_transfer_from_many))
 FIRST := $(VENV) notebooks/run.py notebooks/settings.yaml $(LIBRARY) $(BUILT)/sources.json
 
@@ -51,7 +51,7 @@ data: $(VENV) ## Find, make or download the measured data and check it
 JOBS = $(filter -j%,$(MAKEFLAGS)) $(if $(findstring k,$(firstword -$(MAKEFLAGS))),-k)
 AGAIN = MAKEFLAGS= MAKELEVEL=1 $(BIN)/python -m lib.experiments.workers --log $(BUILT)/workers.log \
 	$(MAKE) --no-print-directory $(JOBS) $(MAKEOVERRIDES)
-all: $(VENV) ## Run notebooks 01 to 11, three seeds: every figure, table and result, into outputs/full
+all: $(VENV) ## Run notebooks 01 to 12, three seeds: every figure, table and result, into outputs/full
 	@$(AGAIN) notebooks
 	@$(BIN)/python -m lib.experiments.reproduction $(BUILT) --started $(shell date +%s)
 	$(SHOW)
@@ -140,12 +140,12 @@ $(BUILT)/%.ipynb: notebooks/%.ipynb
 
 $(addprefix $(BUILT)/,00_search_configuration.ipynb 00_search_comparators.ipynb): $(FIRST)
 $(NOTEBOOKS): $(FIRST)
-$(BUILT)/06_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb
-$(BUILT)/05_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore_rssi 03_transfer_learning 04_umlp \
-	06_explain_transfer 07_build_unified))
+$(BUILT)/05_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb
+$(BUILT)/07_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore_rssi 03_transfer_learning 04_umlp \
+	05_explain_transfer 06_build_unified))
 $(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb
 # Not read, but recalled from there: encoders and Extra Trees.
-$(BUILT)/10_environments.ipynb: | $(BUILT)/05_benchmark.ipynb
+$(BUILT)/10_environments.ipynb: | $(BUILT)/07_benchmark.ipynb
 
 # The README shows the tables of the committed run.
 ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS)$(filter-out subset,$(LORAWAN)),benchmark)

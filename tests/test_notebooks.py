@@ -163,8 +163,7 @@ def prepared(folder: Path, parameters: dict[str, dict]) -> list[Path]:
             if "keep_output" in tags(cell):
                 cell["execution_count"] = 1  # without one, nbval takes the kept output for a mistake
         nbformat.write(copy, folder / path.name)
-    # as make does: 05 takes in the claims of 06 and the results of 07
-    return sorted(folder.glob("*.ipynb"), key=lambda path: path.stem.replace("05_", "07_z"))
+    return sorted(folder.glob("*.ipynb"))
 
 
 @pytest.fixture(scope="module")
@@ -310,22 +309,22 @@ def test_a_sweep_by_make_trains_nothing_that_the_notebooks_trained(clone):
 def test_what_only_the_benchmark_has_runs_too(tmp_path):
     """Its seeds, steps, folds, shares and controls, in the sizes of the smoke profile."""
     left_to_it = {
-        "06_explain_transfer": PROFILES["benchmark"]["06_explain_transfer"] | {"SEEDS": [0], "SHARES": [0.1, 1.0]},
-        "07_build_unified": PROFILES["benchmark"]["07_build_unified"]
+        "05_explain_transfer": PROFILES["benchmark"]["05_explain_transfer"] | {"SEEDS": [0], "SHARES": [0.1, 1.0]},
+        "06_build_unified": PROFILES["benchmark"]["06_build_unified"]
         | {"SEEDS": [0], "STEP_SEEDS": [100, 101], "FOLDS": [0]},
     }
     parameters = {
         name: PROFILES["smoke"].get(name, {}) | left_to_it.get(name, {}) for name in (path.stem for path in NOTEBOOKS)
     }
-    chosen = [path for path in prepared(tmp_path, parameters) if path.stem[:2] in ("03", "06", "07")]
+    chosen = [path for path in prepared(tmp_path, parameters) if path.stem[:2] in ("03", "05", "06")]
     finished = run_nbval(chosen, tmp_path / "outputs")
     assert finished.returncode == 0, finished.stdout[-8000:]
     made = tmp_path / "outputs" / "smoke" / "simulated" / "results"
     steps = pd.read_csv(made / "unified_steps.csv")["model"]
-    assert set(steps) == {*PROFILES["benchmark"]["07_build_unified"]["STEP_NAMES"], "step_ensemble"}
+    assert set(steps) == {*PROFILES["benchmark"]["06_build_unified"]["STEP_NAMES"], "step_ensemble"}
     assert len(pd.read_csv(made / "unified_folds.csv")) == 5
     assert "unified_shared" in set(pd.read_csv(made / "unified_environment.csv")["model"])
-    controls = PROFILES["benchmark"]["06_explain_transfer"]["CONTROLS"]
+    controls = PROFILES["benchmark"]["05_explain_transfer"]["CONTROLS"]
     assert set(controls) < set(pd.read_csv(made / "transfer_controls.csv")["model"])
 
 

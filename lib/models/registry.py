@@ -1,6 +1,6 @@
 """Every estimator by name: how it is made, what makes it a variant, and what its settings were searched among.
 
-A further model is a class that keeps the contract, and an entry in `REGISTRY`; notebook 05 says which ones it compares.
+A further model is a class that keeps the contract, and an entry in `REGISTRY`; notebook 07 says which ones it compares.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,7 +109,7 @@ REGISTRY: dict[str, Entry] = {
         HierarchicalDNN,
         searched=({}, {"batch_size": 32, "learning_rate": 1e-3}, {"kappa": 1}, {"sigma": 0.5}),
     ),
-    # The paper's localizers, and the controls of notebook 06
+    # The paper's localizers, and the controls of notebook 05
     "encoder_scratch": _encoder(),
     "encoder_tl": _encoder("encoder_scratch"),
     "encoder_scratch_constant": _encoder(),  # at a constant learning rate, to see convergence
