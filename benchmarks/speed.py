@@ -491,12 +491,12 @@ def shown_training(table: pd.DataFrame) -> pd.DataFrame:
             "network": steady["name"],
             "rows × inputs": _size(steady),
             "implementation": steady["implementation"],
-            "s/epoch": _text(steady["seconds"], ".3f"),
-            "rows/s": _text(steady["rows_per_second"], ",.0f"),
+            "epoch (s)": _text(steady["seconds"], ".3f"),
+            "rows a second (1/s)": _text(steady["rows_per_second"], ",.0f"),
             "times as fast as PyTorch": _text(steady["ratio_to_torch"], ".2f"),
-            "of the matrix product": _text(steady["ceiling_fraction"], ".0%"),
+            "of the matrix product (%)": _text(100 * steady["ceiling_fraction"], ".0f"),
             "first epoch (s)": _text(steady["seconds_first"], ".1f"),
-            "peak MB": _text(steady["peak_mb"], ",.0f"),
+            "peak memory (MB)": _text(steady["peak_mb"], ",.0f"),
             "seconds": steady["seconds"],
         }
     )
@@ -508,7 +508,7 @@ def shown_variants(table: pd.DataFrame) -> pd.DataFrame:
     is_default = variants["implementation"].str.match(r"Keras defaults, \d")
     ratio = variants.loc[is_default, "seconds"].max() / variants["seconds"]
     variants.insert(6, "times as fast as Keras defaults", ratio.map("{:.2f}".format))
-    left_out = ["network", "rows × inputs", "rows/s", "of the matrix product", "seconds"]
+    left_out = ["network", "rows × inputs", "rows a second (1/s)", "of the matrix product (%)", "seconds"]
     return variants.sort_values("seconds").drop(columns=left_out)
 
 
@@ -532,8 +532,8 @@ def shown_prediction(table: pd.DataFrame) -> pd.DataFrame:
             "implementation": both["implementation"],
             "one scan (µs)": _text(1e6 * both["seconds_single"], ",.0f"),
             "in a batch (µs a scan)": _text(1e6 / both["rows_per_second"], ",.1f"),
-            "scans in it": _text(both["n_rows"], ",.0f"),
-            "peak MB": _text(both["peak_mb"], ",.0f"),
+            "scans in the batch": _text(both["n_rows"], ",.0f"),
+            "peak memory (MB)": _text(both["peak_mb"], ",.0f"),
         }
     )
 
@@ -546,8 +546,8 @@ def shown_loading(table: pd.DataFrame) -> pd.DataFrame:
             "step": steps["name"],
             "implementation": steps["implementation"],
             "rows × inputs": _size(steps).where(steps["n_rows"].notna(), ""),
-            "seconds": _text(steps["seconds"], ",.2f"),
-            "peak MB": _text(steps["peak_mb"], ",.0f"),
+            "time (s)": _text(steps["seconds"], ",.2f"),
+            "peak memory (MB)": _text(steps["peak_mb"], ",.0f"),
         }
     )
 
