@@ -22,6 +22,7 @@ from lib.report.figures.style import (
     panel_label,
     side_by_side,
 )
+from lib.report.results import has_ground_metres
 
 FAMILIES = [*PALETTE[:3], PALETTE[4], (0.1, 0.1, 0.1), PALETTE[9]]  # the last families stand apart from the others
 MARKERS = "osD^vPX*"
@@ -60,7 +61,7 @@ def forest(
     models_run = set(rows["model"])
     families_run = list(dict.fromkeys(families[model] for model in names if model in models_run))
     colours = dict(zip(families_run, FAMILIES, strict=False))
-    value = "ground_m" if "ground_m" in rows else "mean_m"
+    value = "ground_m" if has_ground_metres(rows) else "mean_m"
     by_environment = {}
     for key, panel in by_protocol(rows):
         by_environment.setdefault(key[0], []).append((key, panel))
