@@ -92,7 +92,10 @@ def forest(
         line[0].set_yticks(list(height.values()), [names[model] for model in height])
         for unused in line[len(panels) :]:
             unused.remove()
-    handles = _legend_handles(colours, names[reference])
+    published_label = "published, on other rows"
+    if value == "ground_m":
+        published_label = f"{published_label},\nconverted to ground metres"
+    handles = _legend_handles(colours, names[reference], published_label)
     figure.legend(handles=handles, loc="outside lower center", ncol=3, fontsize=10, frameon=False)
     return figure
 
@@ -167,13 +170,13 @@ def _draw_model(axis: Axes, height: float, mean: float, half_width: float, edge:
     beside(axis, MEAN_COLUMN, height, measured(mean, half_width))
 
 
-def _legend_handles(colours: Mapping[str, tuple], reference: str) -> list[Line2D]:
+def _legend_handles(colours: Mapping[str, tuple], reference: str, published: str) -> list[Line2D]:
     """What colours of families, and the other marks of `forest`, mean."""
     handles = []
     for name, colour in colours.items():
         handles.append(Line2D([], [], color=colour, marker="o", label=name))
     diamond = {"marker": "D", "markerfacecolor": "none", "linestyle": ""}
-    handles.append(Line2D([], [], color=PUBLISHED, label="published, on other rows", **diamond))
+    handles.append(Line2D([], [], color=PUBLISHED, label=published, **diamond))
     handles.append(Line2D([], [], color="0.4", linestyle="--", label=reference))
     handles.append(Line2D([], [], color="0.4", linewidth=5, alpha=0.4, label="95 % interval over seeds"))
     return handles
