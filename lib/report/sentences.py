@@ -239,11 +239,11 @@ def benchmark(rows: pd.DataFrame, compared: pd.DataFrame, names: Mapping[str, st
         means = panel.groupby("model")["mean_m"].mean().sort_values()
         ranked = [f"{names[model]} {error(panel[panel['model'] == model])}" for model in means.index[:4]]
         verdicts = own[own["model"] == ours].set_index("reference")["verdict"]
-        told = [f"{_than(verdict)} {names[reference]}" for reference, verdict in verdicts.items()]
+        told = _compared_with(verdicts, names)
         apart = own["verdict"] != ALIKE
         text = (
             "- **`{protocol}`.** The lowest mean errors of {models} models: {ranked}. The unified network{place} is "
-            "{told}. Of the {count} comparisons here, {apart} tell two models apart."
+            "{told}. Of the {count} comparisons here, {apart} distinguish two models."
         )
         place = "" if ours in means.index[:4] else f", with {error(panel[panel['model'] == ours])},"
         line = with_values(
@@ -260,9 +260,19 @@ def benchmark(rows: pd.DataFrame, compared: pd.DataFrame, names: Mapping[str, st
     return "\n".join(lines)
 
 
-def _than(verdict: str) -> str:
-    """A verdict in front of what a model is compared with."""
-    return {BETTER: "better than", WORSE: "worse than", ALIKE: "not distinguishable from"}[verdict]
+def _compared_with(verdicts: pd.Series, names: Mapping[str, str]) -> list[str]:
+    """By verdict, what a model is better than, and so on.
+
+    Args:
+        verdicts: of the model, by reference.
+        names: model → its name.
+    """
+    told = []
+    for verdict, word in ((BETTER, "better than"), (WORSE, "worse than"), (ALIKE, "not distinguishable from")):
+        references = [names[reference] for reference in verdicts.index[verdicts == verdict]]
+        if references:
+            told.append(f"{word} {' or '.join(references)}")
+    return told
 
 
 def against_paper(rows: pd.DataFrame, quoted: Mapping[str, float], names: Mapping[str, str], stored: str) -> str:
@@ -455,11 +465,11 @@ def _undisturbed(rows: pd.DataFrame) -> pd.Series:
 
 def _disturbed(protocol: str, rows: pd.DataFrame, usual: pd.Series, names: Mapping[str, str], calibrated: str) -> str:
     means = rows.groupby("model")["mean_m"].mean()
-    changes = [f"{name} from {metres(usual[model])} to {metres(means[model])} m" for model, name in names.items()]
+    changes = [f"{name} {metres(usual[model])} → {metres(means[model])} m" for model, name in names.items()]
     covered = rows.loc[rows["model"] == calibrated, "coverage_90"].mean()
     return with_values(
-        "Under `{protocol}` the mean error goes for {changes}; the lowest is that of {lowest}. The 90 % radius of "
-        "{calibrated} holds {covered} of the scans.",
+        "Mean errors under `{protocol}`: {changes}; the lowest is that of {lowest}. The 90 % radius of {calibrated} "
+        "holds {covered} of the scans that it locates.",
         protocol=protocol,
         changes=changes,
         lowest=names[means.idxmin()],
