@@ -3,16 +3,23 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
 
 from lib import quiet_import
-from lib.data.fingerprints import Scans
+from lib.data.fingerprints import FingerprintSet, Scans
 from lib.models import places
 from lib.models.layers import LEAST_PROBABILITY
 from lib.models.places import Neighbours, Places
 from lib.models.unified import Unified, votes_name
+from lib.report import figures
+from lib.use.localizer import Localizer
 
 with quiet_import():
     import keras
+
+
+NEAREST = 5  # stored fingerprints that are drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,3 +98,40 @@ def _votes(rssi, layer: Neighbours, n_places: int) -> tuple[np.ndarray, np.ndarr
     similarity = layer.similarity(rssi) - layer.handicap
     votes = places.votes_of_places(similarity, layer.of_place, layer.width, n_places)
     return keras.ops.convert_to_numpy(similarity), keras.ops.convert_to_numpy(votes)
+
+
+def drawn(localizer: Localizer, scans: FingerprintSet, number: int, plan: np.ndarray) -> Figure:
+    """How a localizer comes to the position of one scan, on a map.
+
+    Args:
+        localizer: a fitted one.
+        scans: of one of its environments, at known positions.
+        number: of the scan that is drawn.
+        plan: (m, 2) metres, positions that are drawn in grey.
+    """
+    scan = scans[number : number + 1]
+    found = of_places(localizer.unified, scan.scans, scan.name)
+    located = localizer.locate(pd.DataFrame(scan.rssi, columns=list(scan.transmitters))).iloc[0]
+    (origin,) = [known.origin for known in localizer.environments if known.name == scan.name]
+    panels = {"network alone": found.network[0]}
+    nearest = None
+    if found.votes is not None:
+        panels["votes of stored fingerprints alone"] = found.votes[0]
+        nearest = found.nearest(0, NEAREST)[0] + np.array(origin)
+    panels[f"both, {found.share:.0%} by votes"] = found.both[0]
+    radii = {f"{column.removeprefix('radius_')} %": located[column] for column in located.index if "radius" in column}
+    error = np.hypot(*(located[["x", "y"]].to_numpy(dtype=float) - scan.position[0]))
+    heard = int(scan.heard.sum())
+    return figures.place_probabilities(
+        panels,
+        found.places.position + np.array(origin),
+        found.places.floor,
+        scan.position[0],
+        (located["x"], located["y"]),
+        radii,
+        scan.name,
+        f"A scan that hears {heard} transmitters: located {error:.1f} m from its true position",
+        nearest=nearest,
+        plan=plan,
+        unit="m" if scan.frame.ground_scale == 1 else "Mercator m",
+    )

@@ -271,8 +271,8 @@ def _compared_with(verdicts: pd.Series, names: Mapping[str, str]) -> list[str]:
     for verdict, word in ((BETTER, "better than"), (WORSE, "worse than"), (ALIKE, "not distinguishable from")):
         references = [names[reference] for reference in verdicts.index[verdicts == verdict]]
         if references:
-            told.append(f"{word} {' or '.join(references)}")
-    return told
+            told.append(f"{word} {' and '.join(references)}")
+    return told or ["compared with nothing"]
 
 
 def against_paper(rows: pd.DataFrame, quoted: Mapping[str, float], names: Mapping[str, str], stored: str) -> str:
@@ -581,3 +581,21 @@ def search(rows: pd.DataFrame) -> str:
         "time doubles."
     )
     return with_values(text, better="; ".join(better) or "none", seeds=int(rows["seed"].nunique()))
+
+
+def averages(rows: pd.DataFrame) -> str:
+    """What it is worth to average the trees of a forest by their median, the default, and not by their mean.
+
+    Args:
+        rows: see `search`.
+    """
+    means = rows.pivot_table("validation_mean_m", ["model", "setting"], "environment", sort=False)
+    parts = []
+    for model in rows.loc[rows["setting"] == "average=mean", "model"].unique():
+        for environment in means.columns:
+            usual = metres(means.loc[(model, "default"), environment])
+            by_mean = metres(means.loc[(model, "average=mean"), environment])
+            parts.append(f"`{model}` in `{environment}` {usual} m by the median and {by_mean} m by the mean")
+    if not parts:
+        return ""
+    return with_values("\nThe average over the trees of a forest: {parts}.", parts="; ".join(parts))

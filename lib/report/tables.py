@@ -29,6 +29,7 @@ LEARNT = (
     "Training rows: nearest fingerprints, trees and the unified network learn from training and validation rows; the "
     "other networks learn from training rows, and validation rows tell them when to stop."
 )
+TUNED = "The unified network had more tuning than the comparators."
 
 
 def plain(table: pd.DataFrame, mercator: bool = False) -> pd.DataFrame:
@@ -45,14 +46,6 @@ def plain(table: pd.DataFrame, mercator: bool = False) -> pd.DataFrame:
     elif "ground_m" in table and "mean_m" in table:
         table = table.drop(columns="ground_m")
     return table.rename(columns=names)
-
-
-def digits(value: float) -> str:
-    """A number with three or four digits and a comma for thousands, never a power of ten."""
-    if pd.isna(value):
-        return ""
-    places = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{places}f}"
 
 
 def metres(value: float) -> str:
@@ -113,8 +106,8 @@ def on_test_rows(rows: pd.DataFrame) -> pd.DataFrame:
     for name, text in {
         "building_hit": percent,
         "floor_hit": percent,
-        "fit_seconds": digits,
-        "predict_us": digits,
+        "fit_seconds": results.digits,
+        "predict_us": results.digits,
     }.items():
         table[name] = table["protocol"].map(means[name]).map(text)
     return plain(table, mercator=True)
