@@ -22,9 +22,9 @@ COLUMNS = (
 CLOCK_COLUMNS = ("fit_seconds", "predict_us")  # the only ones that differ between two runs of the same code and data
 INTEGERS = {"seed": "Int64", "epochs": "Int64"}
 PANEL = ["environment", "protocol"]  # models are compared within one of each
-# What a benchmark table shows, where rows have it: errors with their intervals, and plain means.
+# What a benchmark table shows, where rows have it: errors with their intervals, and the format of plain means.
 ERRORS = ("ground_m", "evaal_m", "mean_m", "median_m", "p75_m", "p95_m", "right_place_m")
-MEANS = ("building_hit", "floor_hit", "fit_seconds", "predict_us")
+MEANS = {"building_hit": "{:.1%}", "floor_hit": "{:.1%}", "fit_seconds": "{:.3g}", "predict_us": "{:.3g}"}
 
 
 # === Result rows ===
@@ -202,12 +202,6 @@ def with_interval(values: Sequence[float]) -> str:
     return f"{mean:.2f} ± {half_width:.2f}"
 
 
-def digits(value: float) -> str:
-    """A number with three digits or more and a comma for thousands, never a power of ten."""
-    places = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:,.{places}f}"
-
-
 def _runs(seeds: pd.Series) -> int:
     """The number of seeds, 1 for a model without any."""
     return max(1, seeds.nunique())
@@ -266,9 +260,8 @@ def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd
     table = summarise(rows, errors).set_index("model")
     table = table.drop(columns=["release", "protocol", "n_test"])
     means = rows.groupby("model")[list(MEANS)].mean()
-    for name in MEANS:
-        shown = "{:.1%}".format if name.endswith("_hit") else digits
-        table[name] = means[name].map(shown, na_action="ignore")
+    for name, form in MEANS.items():
+        table[name] = means[name].map(form.format, na_action="ignore")
     quoted = published.map("{:g}".format).rename("quoted_m")
     table = table.astype(object).join(quoted, how="outer")
     not_run = published.index.difference(list(names), sort=False)

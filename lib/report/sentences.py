@@ -1,6 +1,8 @@
-"""Sentences of conclusions: each number comes from result rows, and so does the wording that depends on it.
+"""Sentences of conclusions about the unified network, the benchmark, radii, disturbed scans and searches.
 
-Every function takes result rows of one notebook and returns Markdown. What a run left out is left out of the sentences.
+Each number comes from result rows, and so does the wording that depends on it. Functions take rows of a notebook and
+return Markdown, one item of a list or several; `conclusions.bullets` makes the list. What a run left out is left out of
+the sentences.
 """
 
 import itertools
@@ -11,40 +13,19 @@ import pandas as pd
 
 from lib.metrics import confidence_half_width
 from lib.report import claims
+from lib.report.conclusions import interval
 from lib.report.document import with_values
 from lib.report.statistics import ALIKE, BETTER, WORSE
 
-NOTHING = "This run is on {what}. **It concludes nothing:** the sentences are written for measured data and all rows."
 CLOSE = 0.05  # how far a share of rows within a radius may be from its level, to count as kept
-
-
-def conclusion(paragraphs: Sequence[str], simulated: bool, rows: int | None) -> str:
-    """The sentences of a conclusion; on simulated data, or on a part of the rows, a line that nothing is concluded.
-
-    Args:
-        paragraphs: Markdown; empty ones are left out.
-        simulated: whether the data are simulated.
-        rows: how many rows of each environment the run takes; None for all.
-    """
-    if simulated:
-        return NOTHING.format(what="simulated data")
-    if rows is not None:
-        return NOTHING.format(what=f"at most {rows:,} rows of each environment")
-    return "\n".join(filter(None, paragraphs))
 
 
 # === Numbers ===
 
 
 def metres(values: Sequence[float] | float) -> str:
-    """The mean in metres with three digits or more, and the half width of its 95 % interval where there is one."""
-    numbers = np.atleast_1d(np.asarray(values, dtype=float))
-    mean = numbers.mean()
-    places = 2 if abs(mean) < 10 else 1 if abs(mean) < 100 else 0
-    half_width = confidence_half_width(numbers)
-    if np.isnan(half_width):
-        return f"{mean:,.{places}f}"
-    return f"{mean:,.{places}f} ± {half_width:.{places}f}"
+    """The mean in metres, and the half width of its 95 % interval where there are several values."""
+    return interval(np.atleast_1d(values))
 
 
 def percent(share: float) -> str:
@@ -103,9 +84,10 @@ def steps(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
             lines.append(_chain(rows, chain, names, protocol))
     further = [name for name in names if name in present and name not in CHAIN]
     if "step_median" in present and further:
-        lines.append("- **Beside “+ softness of the median”**, mean errors on validation rows:")
-        lines += [_variant(rows, name, names[name]) for name in further]
-    return "\n".join(lines)
+        variants = [_variant(rows, name, names[name]) for name in further]
+        title = "**Beside “+ softness of the median”**, mean errors on validation rows:"
+        lines.append("\n    - ".join([title, *variants]))
+    return "\n- ".join(lines)
 
 
 def _chain(rows: pd.DataFrame, chain: Sequence[str], names: Mapping[str, str], protocol: str) -> str:
@@ -119,7 +101,7 @@ def _chain(rows: pd.DataFrame, chain: Sequence[str], names: Mapping[str, str], p
             effects[effect].append(f"“{names[after]}”")
     largest = max(gains, key=gains.get)
     text = (
-        "- **Step by step under `{protocol}`.** “{first}” has {first_m} m, “{last}” has {last_m} m. The step with the "
+        "**Step by step under `{protocol}`.** “{first}” has {first_m} m, “{last}” has {last_m} m. The step with the "
         "largest gain is “{largest}”, from {before_m} to {after_m} m."
     )
     values = {
@@ -147,7 +129,7 @@ def _variant(rows: pd.DataFrame, model: str, name: str) -> str:
         if own.notna().sum() > 1 and own.index.notna().all():
             effect = EFFECT[by_seeds(own, usual)]
         parts.append(f"`{protocol}` {metres(own)} m where it has {metres(usual)} m ({effect})")
-    return f"    - {name}: {'; '.join(parts)}."
+    return f"{name}: {'; '.join(parts)}."
 
 
 def phones(rows: pd.DataFrame) -> str:
@@ -167,7 +149,7 @@ def phones(rows: pd.DataFrame) -> str:
         count = int((errors[kind] < errors[alone]).sum())
         lower.append(f"“{kind}” in {count}")
     text = (
-        "- **On phones that were held out**, mean errors over {folds} folds are: {listed}. The lowest is that of "
+        "**On phones that were held out**, mean errors over {folds} folds are: {listed}. The lowest is that of "
         "“{best}”. Of the folds, the error is lower than that of “{alone}” for {lower}."
     )
     best = errors.mean().idxmin()
@@ -188,7 +170,7 @@ def on_test_rows(rows: pd.DataFrame) -> str:
             text += f" and {percent(own['building_hit'].mean())} of the buildings right"
         parts.append(text)
     text = (
-        "- **On test rows** its mean errors are: {parts}. One training, of both environments of a pair, takes "
+        "**On test rows** its mean errors are: {parts}. One training, of both environments of a pair, takes "
         "{seconds} seconds on one core. Notebook 07 compares it with the other models."
     )
     return with_values(text, parts="; ".join(parts), seconds=rows["fit_seconds"].mean())
@@ -209,7 +191,7 @@ def environments(rows: pd.DataFrame) -> str:
         rows: `model` (`unified` or `unified_shared`), `protocol`, `environment_hit` and `mean_m`.
     """
     own, shared = (rows[rows["model"] == model] for model in ("unified", "unified_shared"))
-    text = "- **The environment.** With input columns of their own, at least {own} of the test rows are recognised"
+    text = "**The environment.** With input columns of their own, at least {own} of the test rows are recognised"
     values = {"own": percent(own["environment_hit"].min())}
     if not len(shared):
         return with_values(f"{text}. The network with shared columns was not trained in this run.", **values)
@@ -242,7 +224,7 @@ def benchmark(rows: pd.DataFrame, compared: pd.DataFrame, names: Mapping[str, st
         told = _compared_with(verdicts, names)
         apart = own["verdict"] != ALIKE
         text = (
-            "- **`{protocol}`.** The lowest mean errors of {models} models: {ranked}. The unified network{place} is "
+            "**`{protocol}`.** The lowest mean errors of {models} models: {ranked}. The unified network{place} is "
             "{told}. Of the {count} comparisons here, {apart} distinguish two models."
         )
         place = "" if ours in means.index[:4] else f", with {error(panel[panel['model'] == ours])},"
@@ -257,7 +239,7 @@ def benchmark(rows: pd.DataFrame, compared: pd.DataFrame, names: Mapping[str, st
             apart=int(apart.sum()),
         )
         lines.append(line)
-    return "\n".join(lines)
+    return "\n- ".join(lines)
 
 
 def _compared_with(verdicts: pd.Series, names: Mapping[str, str]) -> list[str]:
@@ -294,7 +276,7 @@ def against_paper(rows: pd.DataFrame, quoted: Mapping[str, float], names: Mappin
         parts.append(f"{names[model]} has {metres(own)} m, {position} the paper's {paper:g} m")
     lower = [names[model] for model in quoted if means[model] < means[stored]]
     text = (
-        "- **Under the paper's protocol** (`{protocol}`, Mercator metres) {parts}. {stored}, which learns nothing, has "
+        "**Under the paper's protocol** (`{protocol}`, Mercator metres) {parts}. {stored}, which learns nothing, has "
         "{stored_m} m. Of the paper's networks a lower error than that: {lower}."
     )
     return with_values(
@@ -321,7 +303,7 @@ def published_networks(compared: pd.DataFrame, models: Sequence[str], names: Map
         chosen = own[own["verdict"] == verdict]
         found[verdict] = [f"{names[row.model]} under `{row.protocol}`" for row in chosen.itertuples()]
     text = (
-        "- **The published networks** beside encoder-TL: better are {better}; worse are {worse}; the other {alike} of "
+        "**The published networks** beside encoder-TL: better are {better}; worse are {worse}; the other {alike} of "
         "{count} comparisons tell nothing. Their training here is short, and what is not published about them is ours."
     )
     alike = len(own) - len(found[BETTER]) - len(found[WORSE])
@@ -341,7 +323,7 @@ def right_place(rows: pd.DataFrame, placed: pd.DataFrame, quoted: float) -> str:
     if not len(of_all) or not len(right):
         return ""
     text = (
-        "- **The 1-NN of [14]** has {right_m} Mercator m over the {share} of the rows that it places in the right "
+        "**The 1-NN of [14]** has {right_m} Mercator m over the {share} of the rows that it places in the right "
         "building and floor (published: {quoted}), and {all_m} m over all rows."
     )
     return with_values(
@@ -362,7 +344,7 @@ def ledger(rows: pd.DataFrame) -> str:
     counts = rows["verdict"].value_counts()
     failed = rows.loc[rows["verdict"] == claims.FAILS, "claim"]
     text = (
-        "- **The ledger:** of {count} numeric claims {holds} hold, {unchecked} cannot be checked on this release, and "
+        "**The ledger:** of {count} numeric claims {holds} hold, {unchecked} cannot be checked on this release, and "
         "{fails} do not hold: {failed}."
     )
     return with_values(
@@ -397,9 +379,9 @@ def radii(rows: pd.DataFrame, levels: Sequence[float] = (0.5, 0.9)) -> str:
             kept.append(_promise(covered.mean(), level))
         verdict = kept[0] if len(set(kept)) == 1 else ", then ".join(kept)
         come = "as test rows come" if as_asked else "not as test rows come"
-        lines.append(f"- **`{protocol}`, {held_out} held out** ({come}): {' and '.join(parts)}: {verdict}.")
-    text = f"“As promised” allows {100 * CLOSE:g} percentage points. {_own_way(rows, levels)}"
-    return "\n".join([*lines, "", text])
+        lines.append(f"**`{protocol}`, {held_out} held out** ({come}): {' and '.join(parts)}: {verdict}.")
+    text = f"“As promised” allows {100 * CLOSE:g} percentage points. {_own_way(rows, levels)}".strip()
+    return "\n- ".join([*lines, text])
 
 
 def _promise(covered: float, level: float) -> str:
@@ -454,8 +436,8 @@ def disturbances(rows: pd.DataFrame, names: Mapping[str, str], calibrated: str =
         for protocol, panel in own[own["size"] == size].groupby("protocol", sort=False):
             usual = rows[(rows["protocol"] == protocol) & (rows["stress"] == stress)]
             parts.append(_disturbed(protocol, panel, _undisturbed(usual), names, calibrated))
-        lines.append(f"- **{stress[0].upper()}{stress[1:]}, {size:g} {own['unit'].iloc[0]}.** {' '.join(parts)}")
-    return "\n".join(lines)
+        lines.append(f"**{stress[0].upper()}{stress[1:]}, {size:g} {own['unit'].iloc[0]}.** {' '.join(parts)}")
+    return "\n- ".join(lines)
 
 
 def _undisturbed(rows: pd.DataFrame) -> pd.Series:
@@ -499,7 +481,7 @@ def attacks(
         cost = error_m["PGD", 0.0, defended] - error_m["PGD", 0.0, model]
         back = error_m["PGD", most, model] - error_m["PGD", most, defended]
         text = (
-            "- **An attacker under `{protocol}`, up to {most} dB**, moves {changes}. The median over thinned copies "
+            "**An attacker under `{protocol}`, up to {most} dB**, moves {changes}. The median over thinned copies "
             "of a scan {effect} {back} m under this attack, and {cost_effect} {cost} m where nobody attacks."
         )
         line = with_values(
@@ -513,7 +495,7 @@ def attacks(
             cost=abs(float(cost)),
         )
         lines.append(line)
-    return "\n".join(lines)
+    return "\n- ".join(lines)
 
 
 def _keys(model: str, most: float) -> list[tuple[str, float, str]]:
@@ -535,7 +517,7 @@ def transfer(rows: pd.DataFrame, scratch: str) -> str:
     for against, panel in rows.groupby("against", sort=False):
         counts = panel["verdict"].value_counts()
         text = (
-            "- **Against {against}** the transferred model has {mean} of the error in the geometric mean, from {low} "
+            "**Against {against}** the transferred model has {mean} of the error in the geometric mean, from {low} "
             "to {high} over {count} pairs of target and share; it is better in {better} and worse in {worse} of them."
         )
         line = with_values(
@@ -552,10 +534,10 @@ def transfer(rows: pd.DataFrame, scratch: str) -> str:
     is_better = rows["verdict"] == BETTER
     helps = is_better[rows["against"] == scratch]
     knows = is_better.groupby([rows["protocol"], rows["share"]]).all()
-    text = "- **The verdict.** Transfer from many helps in {helps} of {count} pairs. In {knows} what helps is {shown}."
+    text = "**The verdict.** Transfer from many helps in {helps} of {count} pairs. In {knows} what helps is {shown}."
     shown = "shown to be knowledge: there it is also better than every control"
     lines.append(with_values(text, helps=int(helps.sum()), count=len(knows), knows=int(knows.sum()), shown=shown))
-    return "\n".join(lines)
+    return "\n- ".join(lines)
 
 
 # === Searches ===
@@ -598,4 +580,4 @@ def averages(rows: pd.DataFrame) -> str:
             parts.append(f"`{model}` in `{environment}` {usual} m by the median and {by_mean} m by the mean")
     if not parts:
         return ""
-    return with_values("\nThe average over the trees of a forest: {parts}.", parts="; ".join(parts))
+    return with_values("The average over the trees of a forest: {parts}.", parts="; ".join(parts))

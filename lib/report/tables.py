@@ -1,51 +1,13 @@
-"""Tables for reading: result rows as texts under plain column names with units."""
+"""Tables for reading, made of result rows: columns are named as there, and get their headings where they are shown."""
 
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from lib.report import results
 
-UNITS = {  # columns of result rows and tables → how tables for reading name them
-    "release": "rows of",
-    "n_train": "training rows",
-    "n_validation": "validation rows",
-    "n_test": "test rows",
-    "ground_m": "mean error (ground m)",
-    "evaal_m": "EvAAL score (ground m)",
-    "mean_m": "mean error (m)",
-    "median_m": "median error (m)",
-    "p75_m": "75th percentile (m)",
-    "p95_m": "95th percentile (m)",
-    "right_place_m": "mean error in the right building and floor (m)",
-    "building_hit": "right building",
-    "floor_hit": "right floor",
-    "fit_seconds": "training (s)",
-    "predict_us": "prediction of one scan (µs)",
-    "quoted_m": "published mean error (m)",
-}
-MERCATOR = "mean error (Mercator m)"
-LEARNT = (
-    "Training rows: nearest fingerprints, trees and the unified network learn from training and validation rows; the "
-    "other networks learn from training rows, and validation rows tell them when to stop."
-)
 TUNED = "The unified network had more tuning than the comparators."
-
-
-def plain(table: pd.DataFrame, mercator: bool = False) -> pd.DataFrame:
-    """A table with plain column names.
-
-    Args:
-        table: with names of result rows, `UNITS`.
-        mercator: whether errors are in metres of Web Mercator, but those that say that they are in ground metres. Else
-            these are the same, and the column of ground metres goes.
-    """
-    names = dict(UNITS)
-    if mercator:
-        names["mean_m"] = MERCATOR
-    elif "ground_m" in table and "mean_m" in table:
-        table = table.drop(columns="ground_m")
-    return table.rename(columns=names)
 
 
 def metres(value: float) -> str:
@@ -65,6 +27,11 @@ def shares(values: pd.Series) -> list[str]:
     return [f"{100 * share:g} %" for share in values]
 
 
+def styled(table: pd.DataFrame, note: str) -> Styler:
+    """A table as a notebook shows it, with its note above."""
+    return table.style.hide(axis="index").set_caption(note)
+
+
 # === The unified network ===
 
 
@@ -77,8 +44,7 @@ def steps(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """
     table = results.summarise(rows, ["mean_m", "median_m"])
     table["model"] = table["model"].map(names)
-    table = table.rename(columns={"model": "network", "n_test": "n_validation"})
-    return plain(table)
+    return table.rename(columns={"model": "network", "n_test": "n_validation"})
 
 
 def phones(rows: pd.DataFrame) -> pd.DataFrame:
@@ -90,8 +56,7 @@ def phones(rows: pd.DataFrame) -> pd.DataFrame:
     table = rows.groupby("model", sort=False)[["mean_m", "median_m", "floor_hit"]].mean().reset_index()
     table["floor_hit"] = table["floor_hit"].map(percent)
     table[["mean_m", "median_m"]] = table[["mean_m", "median_m"]].map(metres)
-    table = table.rename(columns={"model": "network"})
-    return plain(table)
+    return table.rename(columns={"model": "network"})
 
 
 def on_test_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -100,17 +65,13 @@ def on_test_rows(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: tidy results of one model.
     """
-    errors = ["ground_m", "mean_m", "median_m", "p75_m", "p95_m"]
-    table = results.summarise(rows, errors).drop(columns="model")
+    table = results.summarise(rows, ["ground_m", "mean_m", "median_m", "p75_m", "p95_m"]).drop(columns="model")
     means = rows.groupby("protocol")[["building_hit", "floor_hit", "fit_seconds", "predict_us"]].mean()
-    for name, text in {
-        "building_hit": percent,
-        "floor_hit": percent,
-        "fit_seconds": results.digits,
-        "predict_us": results.digits,
-    }.items():
-        table[name] = table["protocol"].map(means[name]).map(text)
-    return plain(table, mercator=True)
+    for name in ("building_hit", "floor_hit"):
+        table[name] = table["protocol"].map(means[name]).map(percent)
+    for name in ("fit_seconds", "predict_us"):
+        table[name] = table["protocol"].map(means[name]).map("{:,.0f}".format)
+    return table
 
 
 def environments_recognised(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
@@ -129,7 +90,7 @@ def environments_recognised(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.
             "recognised, mean (%)": f"{100 * runs['environment_hit'].mean():.3f}",
             "lowest (%)": f"{100 * runs['environment_hit'].min():.3f}",
             "seeds": runs["seed"].nunique(),
-            "mean error (m)": results.with_interval(runs["mean_m"]),
+            "mean_m": results.with_interval(runs["mean_m"]),
         }
         lines.append(line)
     return pd.DataFrame(lines)
@@ -149,16 +110,15 @@ def coverage(rows: pd.DataFrame, levels: Sequence[float]) -> pd.DataFrame:
     lines = []
     for key, draws in rows.groupby(keys, sort=False):
         line = dict(zip(keys, key, strict=True))
-        line["mean error (m)"] = over_draws(draws["mean_m"])
+        line["mean_m"] = over_draws(draws["mean_m"])
         for level in levels:
             at_level = draws[draws["level"] == level]
-            line[f"within the {level:.0%} radius (%)"] = over_draws(100 * at_level["coverage"])
+            line[f"coverage at {level:.0%}"] = over_draws(100 * at_level["coverage"])
         for level in levels:
             at_level = draws[draws["level"] == level]
-            line[f"median {level:.0%} radius (m)"] = over_draws(at_level["radius_m"])
+            line[f"radius_m at {level:.0%}"] = over_draws(at_level["radius_m"])
         lines.append(line)
-    table = pd.DataFrame(lines)
-    return plain(table).rename(columns={"held_out": "held out to calibrate"})
+    return pd.DataFrame(lines)
 
 
 def over_draws(values: pd.Series) -> str:
@@ -181,14 +141,14 @@ def attack(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     titles = {model: f"{name} (m)" for model, name in names.items()}
     table = table.map(metres).rename(columns=titles).reset_index()
     table["size"] = table["size"].map("{:g}".format)
-    return table.rename(columns={"stress": "change", "size": "at most (dB)"})
+    return table
 
 
 def disturbances(rows: pd.DataFrame, names: Mapping[str, str], calibrated: str) -> pd.DataFrame:
     """One line a protocol and disturbance: the mean error of each model, and the radii of one of them.
 
     Args:
-        rows: `protocol`, `stress`, `unit`, `size`, `model`, `mean_m`, `silent`, and of the calibrated model
+        rows: `protocol`, `stress`, `size`, `model`, `mean_m`, `silent`, and of the calibrated model
             `coverage_90` (a share) and `radius_90` (metres).
         names: model → its name in the table, in the order of the columns.
         calibrated: the model with radii.
@@ -197,13 +157,12 @@ def disturbances(rows: pd.DataFrame, names: Mapping[str, str], calibrated: str) 
     own = rows[rows["model"] == calibrated].set_index(keys)
     errors = rows.pivot_table("mean_m", keys, "model")[list(names)].reindex(own.index)
     table = errors.map(metres).rename(columns={model: f"{name} (m)" for model, name in names.items()})
-    table.insert(0, "unit", own["unit"])
     table["within the 90 % radius"] = own["coverage_90"].map(percent)
     table["silent scans"] = own["silent"].map("{:.0f}".format)
     table["median 90 % radius (m)"] = own["radius_90"].map(metres)
     table = table.reset_index()
     table["size"] = table["size"].map("{:g}".format)
-    return table.rename(columns={"stress": "disturbance"})
+    return table
 
 
 # === Shares and verdicts of transfer ===
@@ -220,7 +179,7 @@ def errors_by_start(rows: pd.DataFrame, starts: Mapping[str, str]) -> pd.DataFra
     table = errors[list(starts)].rename(columns={model: f"{start} (m)" for model, start in starts.items()})
     table = table.reset_index()
     table["share"] = shares(table["share"])
-    return table.rename(columns={"share": "training rows"})
+    return table
 
 
 def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -235,7 +194,7 @@ def verdicts(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "protocol": rows["protocol"],
-            "training rows": shares(rows["share"]),
+            "share": shares(rows["share"]),
             "against": rows["against"],
             "ratio of mean errors": rows["ratio"].map("{:.3f}".format),
             "95 % interval": intervals,

@@ -24,15 +24,6 @@ def by_seed(model, errors, protocol="official", **columns):
     return rows.assign(ground_m=rows["mean_m"], **columns)
 
 
-def test_nothing_is_concluded_of_simulated_data_or_of_some_rows():
-    assert "simulated data" in sentences.conclusion(["- A."], True, None)
-    assert "1,500 rows" in sentences.conclusion(["- A."], False, 1500)
-    for simulated, rows in ((True, None), (False, 1500)):
-        text = sentences.conclusion(["- A."], simulated, rows)
-        assert "concludes nothing" in text and "- A." not in text
-    assert sentences.conclusion(["- A.", "", "- B."], False, None) == "- A.\n- B."
-
-
 @pytest.mark.parametrize(
     ("first", "verdict"), [([1.0, 1.1, 1.2], "better"), ([9.0, 9.1, 9.3], "worse"), ([1.0, 9.0, 5.0], "not disting")]
 )

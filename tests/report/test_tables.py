@@ -1,8 +1,8 @@
-"""Tables for reading: plain columns with units, and numbers as texts."""
+"""Tables for reading: lines, and numbers as texts."""
 
 import pandas as pd
 
-from lib.report import results, tables
+from lib.report import tables
 
 
 def rows(**columns):
@@ -16,32 +16,18 @@ def rows(**columns):
     return pd.concat(both, ignore_index=True).assign(**columns)
 
 
-def test_columns_say_in_plain_words_what_they_are_and_ground_metres_only_where_they_differ():
-    table = pd.DataFrame({"model": ["kNN"], "n_train": [9], "ground_m": ["5.00"], "mean_m": ["6.50"]})
-    mercator = tables.plain(table, mercator=True)
-    assert list(mercator.columns) == ["model", "training rows", "mean error (ground m)", "mean error (Mercator m)"]
-    assert list(tables.plain(table).columns) == ["model", "training rows", "mean error (m)"]
-
-
-def test_every_column_of_a_benchmark_table_has_a_plain_name():
-    table = results.benchmark_tables(rows(evaal_m=9.0, right_place_m=5.0), {"unified": "ours"}, {})[
-        "campus", "official"
-    ]
-    assert not set(tables.plain(table, mercator=True).columns) & set(tables.UNITS)
-
-
 def test_errors_on_test_rows_lead_with_ground_metres_and_have_hits_only_where_there_are_labels():
     table = tables.on_test_rows(rows()).set_index("protocol")
     names = list(table.columns)
-    assert names.index("mean error (ground m)") < names.index("mean error (Mercator m)")
-    assert table.loc["official", ["right floor", "training (s)"]].tolist() == ["95.4 %", "1,234"]
-    assert table.loc["random", "right floor"] == ""
+    assert names.index("ground_m") < names.index("mean_m")
+    assert table.loc["official", ["floor_hit", "fit_seconds"]].tolist() == ["95.4 %", "1,234"]
+    assert table.loc["random", "floor_hit"] == ""
 
 
 def test_steps_are_shown_by_their_names():
     table = tables.steps(rows(), {"unified": "the first step"})
     assert table["network"].unique().tolist() == ["the first step"]
-    assert {"validation rows", "mean error (m)"} <= set(table.columns)
+    assert {"n_validation", "mean_m"} <= set(table.columns)
 
 
 def test_phones_are_averaged_over_folds():
@@ -49,7 +35,7 @@ def test_phones_are_averaged_over_folds():
         {"model": "alone", "fold": [0, 1], "mean_m": [7.0, 8.0], "median_m": 5.0, "floor_hit": [0.8, 1]}
     )
     (line,) = tables.phones(folds).to_dict("records")
-    assert line == {"network": "alone", "mean error (m)": "7.50", "median error (m)": "5.00", "right floor": "90.0 %"}
+    assert line == {"network": "alone", "mean_m": "7.50", "median_m": "5.00", "floor_hit": "90.0 %"}
 
 
 def test_recognised_environments_have_their_mean_and_lowest_share():
@@ -70,9 +56,9 @@ def test_coverage_is_over_draws_by_protocol_and_way_of_holding_out():
         | {"level": [0.5, 0.5, 0.9, 0.9], "coverage": [0.4, 0.5, 0.9, 0.9], "radius_m": [4.0, 5.0, 12.0, 14.0]}
     )
     (line,) = tables.coverage(draws, [0.5, 0.9]).to_dict("records")
-    assert line["mean error (m)"] == "7.0 (6.0 to 8.0)"
-    assert line["within the 50% radius (%)"] == "45.0 (40.0 to 50.0)"
-    assert line["within the 90% radius (%)"] == "90.0" and line["median 90% radius (m)"] == "13.0 (12.0 to 14.0)"
+    assert line["mean_m"] == "7.0 (6.0 to 8.0)"
+    assert line["coverage at 50%"] == "45.0 (40.0 to 50.0)"
+    assert line["coverage at 90%"] == "90.0" and line["radius_m at 90%"] == "13.0 (12.0 to 14.0)"
 
 
 def test_disturbed_scans_have_a_line_a_size_with_units():
@@ -92,12 +78,10 @@ def test_disturbed_scans_have_a_line_a_size_with_units():
 def test_transfer_has_a_line_a_share_and_a_verdict_a_comparison():
     by_share = rows(share=0.1)[lambda table: table["protocol"] == "random"]
     table = tables.errors_by_start(by_share, {"unified": "scratch"})
-    assert table.to_dict("records") == [
-        {"protocol": "random", "training rows": "10 %", "scratch (m)": "231.00 ± 12.71"}
-    ]
+    assert table.to_dict("records") == [{"protocol": "random", "share": "10 %", "scratch (m)": "231.00 ± 12.71"}]
     compared = pd.DataFrame([{"protocol": "random", "share": 1.0, "against": "noise", "ratio": 0.9}])
     line = tables.verdicts(compared.assign(low=0.8, high=1.0, p_holm=0.04, verdict="better")).iloc[0]
-    assert line["95 % interval"] == "0.800 to 1.000" and line["training rows"] == "100 %"
+    assert line["95 % interval"] == "0.800 to 1.000" and line["share"] == "100 %"
 
 
 def test_searched_settings_have_a_column_an_environment():
