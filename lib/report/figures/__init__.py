@@ -13,6 +13,7 @@ from lib.report.figures.explore import (
     rssi_histogram,
 )
 from lib.report.figures.learning import error_by_share, gains, learning_curves, paired_seeds
+from lib.report.figures.places import place_probabilities
 from lib.report.figures.stress import stress_curves
 from lib.report.figures.style import WIDTH, environment_colour, environment_label, finish, marked
 
@@ -38,6 +39,7 @@ __all__ = [
     "missing_rates",
     "months",
     "paired_seeds",
+    "place_probabilities",
     "positions",
     "ratios",
     "reliability",
