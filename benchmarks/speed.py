@@ -53,7 +53,7 @@ COLUMNS = (
 )
 PRODUCTS = {"NumPy": "numpy", "PyTorch": "torch", "TensorFlow": "tensorflow", "JAX": "jax"}
 TRAINERS = ("ours", "PyTorch", "Keras defaults", "Keras defaults on JAX")
-TRAINERS_OF = {"unified": (*TRAINERS, "PyTorch, bfloat16")}  # our layers of that network use bfloat16, too
+TRAINERS_OF = {"unified": (*TRAINERS, "PyTorch, bfloat16")}  # which PyTorch trains faster
 VARIANTS = (  # and what else was tried to make training fast, on the localizer with one thread
     *TRAINERS,
     *("ours, Keras' Adam", "ours, XLA"),
@@ -577,7 +577,7 @@ def _draw_trainers(axis: Axes, rows: pd.DataFrame) -> None:
     names = list(rows["name"].unique())
     trainers = list(rows["by"].unique())
     step = 0.8 / len(trainers)
-    bounds = (rows["ratio_to_torch"] / rows["ceiling_fraction"]).where(~_in_bfloat16(rows))
+    bounds = (rows["ratio_to_torch"] / rows["ceiling_fraction"]).where(~rows["by"].str.contains("bfloat16"))
     rows = rows.assign(bound=bounds)
     for number, (trainer, colour) in enumerate(zip(trainers, sns.color_palette("colorblind"), strict=False)):
         bars = rows[rows["by"] == trainer]
@@ -587,13 +587,6 @@ def _draw_trainers(axis: Axes, rows: pd.DataFrame) -> None:
     axis.vlines([], [], [], color="black", linewidth=2, label="bound: a large matrix product in float32")
     axis.set_yticks(range(len(names)), names)
     axis.grid(visible=False, axis="y")
-
-
-def _in_bfloat16(rows: pd.DataFrame) -> pd.Series:
-    """Whether each row of training multiplies in bfloat16, as the layers of the unified network do."""
-    mixed = rows["by"].str.contains("bfloat16")
-    own_layers = (rows["name"] == "unified") & (rows["backend"] != "torch")
-    return mixed | own_layers
 
 
 def packages() -> str:

@@ -368,7 +368,8 @@ def environments_table(rows: pd.DataFrame, ratios: pd.DataFrame, names: Mapping[
     errors = rows.pivot_table("ground_m", PANEL, "model", aggfunc=with_interval, sort=False)
     errors = errors.reindex(columns=[name for name in names if name in errors])
     own_ratios = ratios[ratios["model"] == model].set_index(PANEL)
-    table = errors.rename(columns=names).fillna("")
+    titles = {name: f"{names[name]} (m)" for name in errors}
+    table = errors.rename(columns=titles).fillna("")
     table["best baseline"] = own_ratios["best"].map(names)
     column = f"{names[model]} / best baseline"
     table[column] = own_ratios.apply("{0.ratio:.2f} ({0.low:.2f} … {0.high:.2f})".format, axis="columns")

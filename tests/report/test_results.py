@@ -389,6 +389,6 @@ def test_table_of_environments_has_a_line_for_each_and_a_column_for_every_model(
             lines.append({**line, "ratio": ground_m / 8, "low": 0.5, "high": 1.0, "best": "knn"})
     table = pd.DataFrame(lines)
     shown = results.environments_table(table, table, {"knn": "kNN", "absent": "absent", "net": "network"}, "net")
-    assert list(shown.columns) == ["environment", "kNN", "network", "best baseline", "network / best baseline"]
+    assert list(shown.columns) == ["environment", "kNN (m)", "network (m)", "best baseline", "network / best baseline"]
     assert list(shown.iloc[0]) == ["ujiindoorloc, official", "8.00", "6.00", "kNN", "0.75 (0.50 … 1.00)"]
     assert shown.loc[1, "environment"] == "tut1"
