@@ -321,7 +321,7 @@ def front_table(found: Results) -> str:
         for protocol in _protocols(rows):
             means = _by_model(rows[rows["model"].isin(MODELS)], protocol)
             text = _of(rows, protocol, model)
-            line[f"`{protocol}`"] = f"**{text}**" if means.index[0] == model else text
+            line[f"`{protocol}`"] = f"**{text}**" if means[model] == means.min() else text
         lines.append(line)
     table = pd.DataFrame(lines).to_markdown(index=False, disable_numparse=True)
     tests = []
@@ -465,10 +465,13 @@ def main() -> None:
     """Write what the front page shows of the committed results, and fill README.md and docs/*.md."""
     outputs = ROOT / "outputs"
     write(Workspace(outputs))
-    for page in pages():
-        text = document.fill(page.read_text(), outputs, page.parent)
+    texts = {page: page.read_text() for page in pages()}
+    marked = document.marks("".join(texts.values()))
+    shown = [*marked["table"], *marked["figure"]]
+    for page, text in texts.items():
+        filled = document.fill(text, outputs, page.parent, elsewhere=shown)
         with replacing(page) as temporary:
-            temporary.write_text(text)
+            temporary.write_text(filled)
 
 
 if __name__ == "__main__":
