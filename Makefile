@@ -148,7 +148,7 @@ $(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_local
 $(BUILT)/08_use_localizer.ipynb: | $(BUILT)/06_build_unified.ipynb
 $(BUILT)/10_environments.ipynb: | $(BUILT)/07_benchmark.ipynb
 
-# The README shows the tables of the committed run.
+# The README and docs/ show the tables and figures of the committed run.
 ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS)$(filter-out subset,$(LORAWAN)),benchmark)
-SHOW := $(BIN)/python -m lib.report.document README.md
+SHOW := $(BIN)/python -m lib.report.front
 endif

@@ -94,7 +94,7 @@ def commit() -> str | None:
     """The commit of this checkout, with `-dirty` where anything but results differs from it; None outside of git."""
     try:
         head = _git("rev-parse", "HEAD").strip()[:12]
-        changed = _git("status", "--porcelain", "--", ".", ":!outputs", ":!README.md")
+        changed = _git("status", "--porcelain", "--", ".", ":!outputs", ":!README.md", ":!docs")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{head}-dirty" if changed else head
