@@ -28,8 +28,8 @@ def shares(values: pd.Series) -> list[str]:
 
 
 def styled(table: pd.DataFrame, note: str) -> Styler:
-    """A table as a notebook shows it, with its note above."""
-    return table.style.hide(axis="index").set_caption(note)
+    """A table as a notebook shows it, columns by their headings, with its note above."""
+    return results.with_headings(table).style.hide(axis="index").set_caption(note)
 
 
 # === The unified network ===
