@@ -144,7 +144,8 @@ $(BUILT)/05_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb
 $(BUILT)/07_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore_rssi 03_transfer_learning 04_umlp \
 	05_explain_transfer 06_build_unified))
 $(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb
-# Not read, but recalled from there: encoders and Extra Trees.
+# Not read, but recalled from there: unified networks; encoders and Extra Trees.
+$(BUILT)/08_use_localizer.ipynb: | $(BUILT)/06_build_unified.ipynb
 $(BUILT)/10_environments.ipynb: | $(BUILT)/07_benchmark.ipynb
 
 # The README shows the tables of the committed run.

@@ -38,8 +38,8 @@ class Run:
         located: for each protocol, where the rows of its part were located.
         curves: one row an epoch, see `training.fit`; no rows for what is not trained in epochs.
         n_train: for each protocol, how many rows were learnt from.
-        seconds: wall time of the fit.
-        predict_us: microseconds to locate one row.
+        seconds: of CPU time, that the fit took.
+        predict_us: microseconds of CPU time to locate one row.
     """
 
     folder: Path
@@ -71,7 +71,7 @@ def log(name: str, seconds: float, what: str) -> None:
 
     Args:
         name: of the run.
-        seconds: that its fit took, now or when it was done.
+        seconds: of CPU time, that its fit took, now or when it was done.
         what: `trained` or `recalled`.
     """
     path = os.environ.get("TRAINING_LOG")

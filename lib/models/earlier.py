@@ -13,6 +13,11 @@ with quiet_import():
 
 
 @keras.saving.register_keras_serializable("fingerprints")
+class HalfDense(layers.Dense):
+    """A dense layer that multiplied in bfloat16 while it was trained."""
+
+
+@keras.saving.register_keras_serializable("fingerprints")
 class Neighbours(layers.Layer):
     """[(n, k) levels, …, (n, c) logits] → (n, c) log probabilities, into which votes of stored fingerprints are mixed.
 

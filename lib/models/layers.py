@@ -1,8 +1,6 @@
 """Layers, blocks of layers and losses that the networks are built from."""
 
-import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +12,6 @@ with quiet_import():
 
 IMPOSSIBLE = -1e9  # log probability
 HEARD_INPUT = 0.25  # of a transmitter that is heard, where there are such inputs
-HALF_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # by Linux' names; without them bfloat16 is slower than float32
 LEAST_PROBABILITY = 1e-30
 
 
@@ -30,45 +27,17 @@ def layer_seed() -> int:
     return int(np.random.randint(2**31))  # noqa: NPY002, this is what keras.utils.set_random_seed seeds
 
 
-@functools.cache
-def multiplies_in_half() -> bool:
-    """Whether the processor has instructions for products in bfloat16."""
-    described = Path("/proc/cpuinfo")
-    if not described.exists():
-        return False
-    flags = described.read_text().split()
-    return any(name in flags for name in HALF_INSTRUCTIONS)
-
-
-@keras.saving.register_keras_serializable("fingerprints")
-class HalfDense(layers.Dense):
-    """A dense layer that multiplies in bfloat16 while training, where the processor has instructions for it.
-
-    Weights are float32, and so is all that it predicts: bfloat16 would move positions by metres.
-    """
-
-    def call(self, inputs, training: bool = False):
-        if not training or not multiplies_in_half():
-            return super().call(inputs)
-        inputs = ops.cast(inputs, "bfloat16")
-        kernel = ops.cast(self.kernel, "bfloat16")
-        x = ops.cast(ops.matmul(inputs, kernel), "float32")
-        if self.use_bias:
-            x = x + self.bias
-        return self.activation(x)
-
-
-def dense(units: int, kind: type[layers.Dense] = layers.Dense, **settings) -> layers.Dense:
+def dense(units: int, **settings) -> layers.Dense:
     """A dense layer whose first weights are drawn with a `layer_seed`."""
     initializer = keras.initializers.GlorotUniform(layer_seed())
-    return kind(units, kernel_initializer=initializer, **settings)
+    return layers.Dense(units, kernel_initializer=initializer, **settings)
 
 
-def dense_blocks(x, units: Sequence[int], dropout: float, name: str, kind: type[layers.Dense] = layers.Dense):
+def dense_blocks(x, units: Sequence[int], dropout: float, name: str):
     """Dense → batch normalisation → ReLU → dropout for each width in `units` (Eq. 2)."""
     for number, width in enumerate(units, start=1):
         check_positive(**{f"{name}_units": width})
-        x = dense(width, kind=kind, use_bias=False, name=f"{name}_dense_{number}")(x)
+        x = dense(width, use_bias=False, name=f"{name}_dense_{number}")(x)
         # With Keras' momentum of 0.99, the running statistics lag by whole epochs of so few steps.
         x = layers.BatchNormalization(momentum=0.9, name=f"{name}_norm_{number}")(x)
         x = layers.ReLU(name=f"{name}_relu_{number}")(x)
@@ -369,8 +338,8 @@ def member_network(
     """
     check_positive(n_levels=n_levels, n_outputs=n_outputs)
     inputs = keras.Input((n_levels,), name="levels")
-    x = dense_blocks(inputs, hidden, dropout, "trunk", HalfDense)
-    return keras.Model(inputs, dense(n_outputs, HalfDense, name="head")(x), name=name)
+    x = dense_blocks(inputs, hidden, dropout, "trunk")
+    return keras.Model(inputs, dense(n_outputs, name="head")(x), name=name)
 
 
 def learning_network(

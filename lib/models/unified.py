@@ -1,6 +1,7 @@
 """The unified network: one network that locates in every environment that it learnt, as an estimator."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -46,7 +47,7 @@ CELL_OF_AREA, SIGMA_OF_AREA, MARGIN_OF_AREA = 0.3, 0.4, 0.8  # of a grid that re
 TRAINING = {"weight_decay": 0.02}  # arguments of `training.fit`
 LARGEST_BATCH, LEARNING_RATE = 1024, 4e-3  # that rate is for that batch
 LEAST_BATCHES = 8  # in an epoch, about: few rows are learnt in smaller batches
-EPOCHS, LEAST_STEPS = 24, 400  # at least so many passes, and steps
+EPOCHS, LEAST_STEPS = 16, 400  # at least so many passes, and steps
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
 MOST_ASKED, MOST_SIMILARITIES = 3000, 3e7  # held-out rows of an environment, and numbers that compare them with others
 
@@ -81,7 +82,8 @@ class Unified(NetworkEstimator):
         places: after `fit`, what the head chooses among; None for heads that regress.
         choices: after `fit`, the `choosing.Choice` of each environment, for a head that classifies.
         alternatives: after `fit`, for each environment what `choosing.alternatives` tells; empty with a single member.
-        held_out: after `fit`, for each environment how rows were located by what had not seen them.
+        held_out: after `fit`, for each environment how rows were located by what had not seen them; empty with a single
+            member.
 
     Raises:
         ValueError: if there is no such head or setting, or neighbours are to vote for places that the head lacks.
@@ -141,6 +143,7 @@ class Unified(NetworkEstimator):
         keras.utils.set_random_seed(seed)
         members, outputs = self._members(survey)
         parts, decoder = [], survey.decoder
+        self.held_out = []
         if self.head == "places":
             parts = [self._part(survey, number, outputs) for number in range(len(survey.sets))]
             all_places = places.joined([part.places for part in parts])
@@ -351,7 +354,6 @@ class Unified(NetworkEstimator):
         self, survey: "Survey", outputs: np.ndarray, parts: Sequence["Part"], decoder: PlaceDecoder
     ) -> None:
         """Locate the asked rows by what has not seen them, as the whole network would."""
-        self.held_out = []
         probabilities = np.asarray(keras.ops.softmax(outputs))
         start, first = 0, 0
         for number, (part, asked) in enumerate(zip(parts, survey.asked, strict=True)):
@@ -384,12 +386,14 @@ class Unified(NetworkEstimator):
     def fitted(self) -> dict:
         """See `NetworkEstimator.fitted`."""
         settings = {name: getattr(self, name) for name in SETTINGS}
-        return super().fitted() | {"labels": self.labels, "settings": settings}
+        held_out = [rows.to_json() for rows in self.held_out]
+        return super().fitted() | {"labels": self.labels, "settings": settings, "held_out": held_out}
 
     def take(self, fitted: Mapping) -> None:
         """See `NetworkEstimator.take`."""
         super().take(fitted)
         self.labels = fitted["labels"]
+        self.held_out = [HeldOutRows.from_json(rows) for rows in fitted.get("held_out", [])]
         for name, value in fitted.get("settings", {}).items():
             setattr(self, name, value)
 
@@ -462,6 +466,23 @@ class HeldOutRows:
     fold: np.ndarray
     located: Located
     neighbours_error: np.ndarray
+
+    def __getitem__(self, chosen: np.ndarray) -> "HeldOutRows":
+        fields = [self.rows[chosen], self.fold[chosen], self.located[chosen], self.neighbours_error[chosen]]
+        return HeldOutRows(*fields)
+
+    def to_json(self) -> dict:
+        """Lists by name, those of `located` among them."""
+        arrays = {"rows": self.rows, "fold": self.fold, "neighbours_error": self.neighbours_error}
+        arrays |= self.located.arrays()
+        return {name: values.tolist() for name, values in arrays.items()}
+
+    @classmethod
+    def from_json(cls, lists: Mapping[str, list]) -> "HeldOutRows":
+        """What `to_json` gave."""
+        arrays = {name: np.array(values) for name, values in lists.items()}
+        own = {name: arrays.pop(name) for name in ("rows", "fold", "neighbours_error")}
+        return cls(**own, located=Located(**arrays))
 
 
 @dataclass(frozen=True, eq=False)
@@ -597,7 +618,7 @@ def targets(learning: Sequence[FingerprintSet]) -> np.ndarray:
 def passes(counts: Sequence[int]) -> list[int]:
     """How often an epoch goes over the rows of each environment, so that the largest does not have it to itself."""
     largest = max(counts)
-    return [min(MOST_PASSES, max(1, round(largest / count))) for count in counts]
+    return [min(MOST_PASSES, math.ceil(largest / count)) for count in counts]
 
 
 def rows_of_epoch(counts: Sequence[int]) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from lib.data.fingerprints import FingerprintSet
 from lib.metrics import confidence_half_width
 from lib.report.claims import FAILS, HOLDS, UNCHECKED
 from lib.report.document import with_values
@@ -110,6 +111,62 @@ def ranges_overlap(indoor: Sequence[float], outdoor: Sequence[float]) -> str:
         "Without the 1 % at either end, RSSI covers {in_low} to {in_high} dBm indoors and {out_low} to {out_high} dBm "
         "outdoors. The narrower range has {share} in common with the other. Each environment gets a scaling of its "
         "own.",
+        **values,
+    )
+
+
+def gaps(sets: Sequence[FingerprintSet]) -> str:
+    """How much of the fingerprints is gaps."""
+    shown = []
+    for fingerprints in sets:
+        heard = np.median(fingerprints.heard.sum(axis=1))
+        share = 1 - fingerprints.heard.mean()
+        count = len(fingerprints.transmitters)
+        shown.append(f"{share:.0%} of the cells (a median of {heard:.0f} of {count} heard) in `{fingerprints.name}`")
+    return with_values(
+        "**A fingerprint is mostly gaps**: {shown}. What stands for a gap is a modelling decision (notebook 02).",
+        shown=shown,
+    )
+
+
+def campaigns(first: FingerprintSet, second: FingerprintSet) -> str:
+    """What changed between two campaigns of one environment: levels, access points, phones."""
+    by_phone = [np.median(first[first.group == phone].heard_values) for phone in np.unique(first.group)]
+    rates, later = first.heard.mean(axis=0), second.heard.mean(axis=0)
+    phones = np.unique(np.concatenate([first.group, second.group]))
+    values = {
+        "moved": f"{abs(np.median(first.heard_values) - np.median(second.heard_values)):.0f}",
+        "between": f"{max(by_phone) - min(by_phone):.0f}",
+        "both": int(((rates > 0) & (later > 0)).sum()),
+        "count": len(first.transmitters),
+        "gone": f"{rates[later == 0].max(initial=0):.0%}",
+        "same": len(np.intersect1d(first.group, second.group)),
+        "phones": len(phones),
+    }
+    return with_values(
+        "**Between the campaigns**, the median RSSI moves by {moved} dB; the medians of single phones of the training "
+        "campaign, which went to different places, lie up to {between} dB apart. Of {count} access points, {both} are "
+        "heard in both files; one that {gone} of the training scans hear has gone. Of {phones} phones, {same} took "
+        "part in both.",
+        **values,
+    )
+
+
+def repeated_places(points: int, near: float, within: float, fullest: float, block: float) -> str:
+    """How often the same places are measured.
+
+    Args:
+        points: reference points indoors.
+        near: share of the outdoor messages within so many metres of another.
+        within: these metres.
+        fullest: share of the outdoor messages from the fullest block.
+        block: its side in metres.
+    """
+    values = {"points": points, "near": f"{near:.0%}", "within": f"{within:g}"}
+    values |= {"fullest": f"{fullest:.0%}", "block": f"{block:.0f}"}
+    return with_values(
+        "**Places repeat.** The indoor training scans share {points} reference points; outdoors {near} of the messages "
+        "lie within {within} m of another, and {fullest} come from one block of {block} m.",
         **values,
     )
 

@@ -175,14 +175,20 @@ class Localizer(Estimator):
         self.unified.fit(shifted, nothing, seed=seed)
         self.n_train = self.unified.n_train
         self.curves = self.unified.curves
-        self.held_out, environments = [], []
-        for number, (rows, told) in enumerate(zip(surveys, self.unified.held_out, strict=True)):
-            held_out = self._held_out(number, rows, told, _corner(rows))
-            self.held_out.append(held_out)
-            environments.append(_environment(rows, _corner(rows), held_out.calibration()))
-        self.environments = tuple(environments)
+        self._calibrate(surveys, list(map(_corner, surveys)))
         self.provenance = {"seed": seed, "settings": _plain(self.settings), "versions": _versions()}
         return self
+
+    def _calibrate(self, surveys: Sequence[FingerprintSet], origins: Sequence[tuple[float, float]]) -> None:
+        """Set the radii by the rows of the surveys that were held out; the network's positions are from the origins."""
+        self.held_out, environments = [], []
+        told_of_each = self.unified.held_out
+        for number, (rows, told, origin) in enumerate(zip(surveys, told_of_each, origins, strict=True)):
+            audible = rows.heard.any(axis=1)[told.rows]
+            held_out = self._held_out(number, rows, told[audible], origin)
+            self.held_out.append(held_out)
+            environments.append(_environment(rows, origin, held_out.calibration()))
+        self.environments = tuple(environments)
 
     def _held_out(
         self, number: int, survey: FingerprintSet, told: HeldOutRows, origin: tuple[float, float]
@@ -227,6 +233,30 @@ class Localizer(Estimator):
         environments = [{"hold_out": way} | dict(own) for way, own in zip(ways, given, strict=True)]
         localizer = cls(**settings, environments=environments)
         return localizer.fit(surveys, [rows[:0] for rows in surveys], seed=seed)
+
+    @classmethod
+    def of_network(cls, unified: Unified, surveys: Sequence[FingerprintSet], seed: int) -> "Localizer":
+        """A localizer of a unified network that was fitted already, calibrated on the rows that it had held out.
+
+        Args:
+            unified: in memory or from files, of two folds or more.
+            surveys: the rows that it learnt from, for each environment training rows and then validation rows.
+            seed: that it was fitted with.
+
+        Raises:
+            ValueError: if the surveys are not those.
+        """
+        learnt = dict(zip(unified.environments, unified.n_train, strict=True))
+        offered = {rows.name: len(rows) for rows in surveys}
+        if learnt != offered or len(unified.held_out) != len(surveys):
+            raise ValueError(f"expected surveys with as many rows as were learnt: {learnt}. Received: {offered}")
+        localizer = cls()
+        localizer.unified = unified
+        localizer.n_train = unified.n_train
+        localizer._calibrate(surveys, [(0.0, 0.0)] * len(surveys))
+        settings = unified.fitted()["settings"]
+        localizer.provenance = {"seed": seed, "settings": _plain(settings), "versions": _versions()}
+        return localizer
 
     # === New fingerprints ===
 

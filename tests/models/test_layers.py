@@ -13,7 +13,6 @@ from lib.models.layers import (
     CoordinateLoss,
     Ensemble,
     Fold,
-    HalfDense,
     Levels,
 )
 from lib.models.scaling import powed
@@ -142,28 +141,12 @@ def test_the_error_of_coordinates_counts_in_the_range_of_the_true_environment(ra
         (Levels([0, 3], [-105, -128], 1.5, heard=True), scans(5, 4)),
         (Audible([0, 0, 1, 1], [1, 0]), [scans(5, 4), np.ones((5, 2), np.float32)]),
         (CoordinateDecoder([[0, 0], [1, 1]], [[5, 5], [9, 9]]), np.ones((5, 6), np.float32)),
-        (HalfDense(3), np.ones((5, 4), np.float32)),
         (Ensemble(), [np.eye(5, dtype=np.float32), np.ones((5, 5), np.float32)]),
     ],
-    ids=["Augmentation", "Fold", "Levels", "Audible", "CoordinateDecoder", "HalfDense", "Ensemble"],
+    ids=["Augmentation", "Fold", "Levels", "Audible", "CoordinateDecoder", "Ensemble"],
 )
 def test_a_saved_layer_tells_the_same(layer, inputs, tmp_path):
     assert_saved_alike(layer, inputs, tmp_path)
-
-
-def test_half_precision_is_for_training_on_processors_that_have_it(monkeypatch):
-    x = np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32)
-    layer = HalfDense(8)
-    predicted = array(layer(x))
-    kernel, bias = layer.get_weights()
-    assert predicted == pytest.approx(x @ kernel + bias, abs=1e-5)
-    monkeypatch.setattr(layers, "multiplies_in_half", lambda: True)
-    trained = array(layer(x, training=True))
-    assert trained.dtype == np.float32
-    assert not np.array_equal(trained, predicted) and trained == pytest.approx(predicted, abs=0.1)
-    assert np.array_equal(layer(x), predicted)
-    monkeypatch.setattr(layers, "multiplies_in_half", lambda: False)
-    assert np.array_equal(layer(x, training=True), predicted)
 
 
 def test_an_ensemble_averages_probabilities():

@@ -87,7 +87,7 @@ def test_scans_lie_side_by_side_or_in_shared_columns(campus, city):
 
 
 def test_small_environments_are_passed_over_more_often():
-    assert unified.passes([1000, 480, 90, 1]) == [1, 2, unified.MOST_PASSES, unified.MOST_PASSES]
+    assert unified.passes([1000, 480, 300, 1]) == [1, 3, unified.MOST_PASSES, unified.MOST_PASSES]
     assert unified.rows_of_epoch([4, 2]).tolist() == [0, 1, 2, 3, 4, 4, 5, 5]
 
 

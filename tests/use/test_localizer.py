@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lib.data import protocols, simulate
 from lib.data.fingerprints import Scans, in_common, joined
 from lib.data.frames import Frame
+from lib.models.unified import Unified
 from lib.use import localizer as module
 from lib.use import runtime
 from lib.use.conformal import Calibration
@@ -36,6 +37,35 @@ def asked(apart):
     tables = [wide(fingerprints, slice(40)) for fingerprints in apart[1]]
     names = [fingerprints.name for fingerprints in apart[1]]
     return pd.concat(tables, ignore_index=True), np.repeat(names, 40)
+
+
+# === Of a network ===
+
+
+@pytest.fixture(scope="module")
+def fitted_network(campus, tmp_path_factory):
+    """A unified network read from its files, and what it learnt."""
+    survey = campus[:300]
+    folder = tmp_path_factory.mktemp("network")
+    Unified(**TINY).fit([survey], [survey[:0]], seed=0).save(folder)
+    return Unified.load(folder), survey
+
+
+def test_a_localizer_of_a_fitted_network_is_calibrated_as_one_that_was_fitted(fitted_network, campus):
+    network, survey = fitted_network
+    localizer = Localizer.of_network(network, [survey], seed=0)
+    fitted = Localizer.of([survey], **TINY)
+    asked = campus[300:400]
+    assert np.array_equal(localizer.held_out[0].rows.position, fitted.held_out[0].rows.position)
+    measured, expected = localizer.evaluate(asked), fitted.evaluate(asked)
+    assert measured.pop("environment") == expected.pop("environment")
+    assert measured == pytest.approx(expected, rel=0.02, abs=0.02)
+
+
+def test_a_localizer_of_a_network_refuses_other_surveys(fitted_network, campus):
+    network, survey = fitted_network
+    with pytest.raises(ValueError, match=r"as many rows as were learnt: \{'\w+': 300\}. Received: \{'\w+': 200\}"):
+        Localizer.of_network(network, [survey[:200]], seed=0)
 
 
 # === Locate ===
