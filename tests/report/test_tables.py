@@ -19,7 +19,8 @@ def rows(**columns):
 def test_errors_on_test_rows_lead_with_ground_metres_and_have_hits_only_where_there_are_labels():
     table = tables.on_test_rows(rows()).set_index("protocol")
     names = list(table.columns)
-    assert names.index("ground_m") < names.index("mean_m")
+    assert names.index("ground_m") < names.index("map_m")
+    assert table.loc["official", "median_m"].startswith("2.7") and table.loc["random", "map_m"] == ""
     assert table.loc["official", ["floor_hit", "fit_seconds"]].tolist() == ["95.4 %", "1,234"]
     assert table.loc["random", "floor_hit"] == ""
 
