@@ -72,6 +72,7 @@ def run(notebook: Path, target: Path, profile: str) -> dict:
                 values,
                 kernel_name="python3",
                 cwd=HERE.parent,
+                start_timeout=600,  # seconds: on a busy machine, a kernel needs more than the usual minute
                 progress_bar={"desc": notebook.stem, **shown},
             )
     except BaseException:
