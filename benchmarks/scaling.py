@@ -42,6 +42,7 @@ STEPS = {
     "knn_euclidean": "kNN Euclidean",
     "knn_sorensen": "kNN Sørensen",
 }
+DRAWN = ("load", "train", "predict", "knn_sorensen")  # the others are in the table
 QUANTITIES = {"seconds": "time (s)", "peak_mb": "peak memory (MB)"}
 SIZES = {"n_rows": "rows", "n_transmitters": "transmitters"}
 
@@ -117,42 +118,38 @@ def exponents(rows: pd.DataFrame) -> pd.DataFrame:
 # === Drawing ===
 
 
-def draw(rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
-    """Time and memory of each step against rows and against transmitters; crosses are radio maps that were refused."""
-    figure, axes = plt.subplots(2, 2, figsize=(15, 10), sharex="col", sharey="row")
+def draw(rows: pd.DataFrame) -> Figure:
+    """Time and memory of some steps against rows and against transmitters; crosses are radio maps that were refused."""
+    figure, axes = plt.subplots(2, 2, figsize=(figures.WIDTH, 7), sharex="col", sharey="row")
     refused = rows[rows["peak_mb"].isna()]
     smallest = rows.dropna().min(numeric_only=True)
     constant = {"n_rows": "n_transmitters", "n_transmitters": "n_rows"}
     for column, (size, sweep) in zip(axes.T, sweeps(rows).items(), strict=True):
-        of_size = table[table["against"] == SIZES[size]].set_index("step")
-        for axis, (quantity, label) in zip(column, QUANTITIES.items(), strict=True):
-            _lines(axis, sweep, size, quantity, of_size[f"exponent of {label}"])
-            axis.set(xscale="log", yscale="log", ylabel=label)
+        for axis, quantity in zip(column, QUANTITIES, strict=True):
+            _lines(axis, sweep, size, quantity)
+            axis.set(xscale="log", yscale="log")
         for radio_map in refused.itertuples():
             _cross(column[1], radio_map, size)
         least = smallest[constant[size]]
         column[0].set_title(f"against {SIZES[size]}, at {least:,.0f} {SIZES[constant[size]]}", fontsize=12)
-        column[1].set_xlabel(SIZES[size])
-    figure.suptitle("What each step costs (kNN: 1,000 queries)", fontsize=13)
+        column[1].set_xlabel(f"number of {SIZES[size]}")
+    for axis, label in zip(axes[:, 0], QUANTITIES.values(), strict=True):
+        axis.set_ylabel(label)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=11, frameon=False)
     return figure
 
 
-def _lines(axis: Axes, sweep: pd.DataFrame, size: str, quantity: str, exponents_of: pd.Series) -> None:
-    """A line for each step, with its exponent in the legend."""
-    colours = sns.color_palette("colorblind", len(STEPS))
-    for (step, name), colour, marker in zip(STEPS.items(), colours, "os^vDPX", strict=True):
+def _lines(axis: Axes, sweep: pd.DataFrame, size: str, quantity: str) -> None:
+    """A line for each step that is drawn, and a grey one that grows in proportion."""
+    colours = sns.color_palette("colorblind", len(DRAWN))
+    for step, colour, marker in zip(DRAWN, colours, "osDv", strict=True):
         measured = sweep[sweep["what"] == step].sort_values(size)
-        label = f"{name}: {exponents_of[name]}"
-        axis.plot(measured[size], measured[quantity], marker=marker, markersize=6, color=colour, label=label)
-    axis.legend(
-        title="exponent ± 95 % interval",
-        title_fontsize=10,
-        alignment="left",
-        fontsize=10,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        frameon=False,
-    )
+        axis.plot(measured[size], measured[quantity], marker=marker, color=colour, label=STEPS[step])
+    sizes = np.array([sweep[size].min(), sweep[size].max()])
+    first = sweep.loc[sweep["what"].isin(DRAWN) & (sweep[size] == sizes[0]), quantity].min()
+    proportional = first / 2 * sizes / sizes[0]
+    axis.plot(sizes, proportional, color="0.5", linestyle="--", linewidth=1.5, label="in proportion", zorder=1)
 
 
 def _cross(axis: Axes, radio_map, size: str) -> None:
@@ -193,7 +190,7 @@ def main() -> None:
     )
     results.write_table(table, workspace.tables, "scaling", note, simulated=False)
     print(table.to_string(index=False))
-    figures.finish(draw(rows, table), workspace.figures / "scaling.png", simulated=False)
+    figures.finish(draw(rows), workspace.figures / "scaling.png", simulated=False)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it also starts by hand
@@ -490,12 +491,12 @@ def shown_training(table: pd.DataFrame) -> pd.DataFrame:
             "network": steady["name"],
             "rows × inputs": _size(steady),
             "implementation": steady["implementation"],
-            "s/epoch": _text(steady["seconds"], ".3f"),
-            "rows/s": _text(steady["rows_per_second"], ",.0f"),
+            "epoch (s)": _text(steady["seconds"], ".3f"),
+            "rows a second (1/s)": _text(steady["rows_per_second"], ",.0f"),
             "times as fast as PyTorch": _text(steady["ratio_to_torch"], ".2f"),
-            "of the matrix product": _text(steady["ceiling_fraction"], ".0%"),
+            "of the matrix product (%)": _text(100 * steady["ceiling_fraction"], ".0f"),
             "first epoch (s)": _text(steady["seconds_first"], ".1f"),
-            "peak MB": _text(steady["peak_mb"], ",.0f"),
+            "peak memory (MB)": _text(steady["peak_mb"], ",.0f"),
             "seconds": steady["seconds"],
         }
     )
@@ -507,7 +508,7 @@ def shown_variants(table: pd.DataFrame) -> pd.DataFrame:
     is_default = variants["implementation"].str.match(r"Keras defaults, \d")
     ratio = variants.loc[is_default, "seconds"].max() / variants["seconds"]
     variants.insert(6, "times as fast as Keras defaults", ratio.map("{:.2f}".format))
-    left_out = ["network", "rows × inputs", "rows/s", "of the matrix product", "seconds"]
+    left_out = ["network", "rows × inputs", "rows a second (1/s)", "of the matrix product (%)", "seconds"]
     return variants.sort_values("seconds").drop(columns=left_out)
 
 
@@ -531,8 +532,8 @@ def shown_prediction(table: pd.DataFrame) -> pd.DataFrame:
             "implementation": both["implementation"],
             "one scan (µs)": _text(1e6 * both["seconds_single"], ",.0f"),
             "in a batch (µs a scan)": _text(1e6 / both["rows_per_second"], ",.1f"),
-            "scans in it": _text(both["n_rows"], ",.0f"),
-            "peak MB": _text(both["peak_mb"], ",.0f"),
+            "scans in the batch": _text(both["n_rows"], ",.0f"),
+            "peak memory (MB)": _text(both["peak_mb"], ",.0f"),
         }
     )
 
@@ -545,30 +546,54 @@ def shown_loading(table: pd.DataFrame) -> pd.DataFrame:
             "step": steps["name"],
             "implementation": steps["implementation"],
             "rows × inputs": _size(steps).where(steps["n_rows"].notna(), ""),
-            "seconds": _text(steps["seconds"], ",.2f"),
-            "peak MB": _text(steps["peak_mb"], ",.0f"),
+            "time (s)": _text(steps["seconds"], ",.2f"),
+            "peak memory (MB)": _text(steps["peak_mb"], ",.0f"),
         }
     )
 
 
 def figure_of(table: pd.DataFrame) -> Figure:
-    """How fast each implementation trains beside PyTorch, and what the matrix product in float32 allows."""
+    """How fast each implementation trains beside PyTorch, and what the matrix product in its arithmetic allows.
+
+    Where an implementation multiplies in bfloat16, a product in float32 is no bound, and none is drawn.
+    """
     rows = _named(table, "train_([a-z]+)")
     rows = rows.assign(threads=threads_of(rows), by=without_threads(rows))
     counts = rows["threads"].unique()
-    figure, axes = plt.subplots(1, len(counts), figsize=(6 * len(counts), 4.6), sharex=True, sharey=True, squeeze=False)
+    size = (figures.WIDTH, 5)
+    figure, axes = plt.subplots(1, len(counts), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, threads in zip(axes[0], counts, strict=True):
-        panel = rows[rows["threads"] == threads]
-        sns.barplot(panel, x="ratio_to_torch", y="name", hue="by", ax=axis, legend=axis is axes[0, 0])
-        limits = (panel["ratio_to_torch"] / panel["ceiling_fraction"]).groupby(panel["name"], sort=False).first()
-        for height, limit in enumerate(limits):
-            axis.plot([limit] * 2, [height - 0.4, height + 0.4], color="black", linestyle="--", linewidth=1)
-        axis.set(xlabel="training rows a second, PyTorch = 1", ylabel="", title=_counted(threads))
+        _draw_trainers(axis, rows[rows["threads"] == threads])
+        axis.set(xlabel="training rows a second, PyTorch = 1", title=_counted(threads))
+    axes[0, 0].set_ylabel("network")
+    axes[0, 0].invert_yaxis()
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    axes[0, 0].get_legend().remove()
-    title = "dashed: what a large matrix product in float32 would allow"
-    figure.legend(handles, labels, title=title, loc="outside lower center", ncols=len(labels), frameon=False)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=11, frameon=False)
     return figure
+
+
+def _draw_trainers(axis: Axes, rows: pd.DataFrame) -> None:
+    """Bars of one number of threads, and the bounds of those that multiply in float32."""
+    names = list(rows["name"].unique())
+    trainers = list(rows["by"].unique())
+    step = 0.8 / len(trainers)
+    bounds = (rows["ratio_to_torch"] / rows["ceiling_fraction"]).where(~_in_bfloat16(rows))
+    rows = rows.assign(bound=bounds)
+    for number, (trainer, colour) in enumerate(zip(trainers, sns.color_palette("colorblind"), strict=False)):
+        bars = rows[rows["by"] == trainer]
+        heights = np.array([names.index(name) for name in bars["name"]]) + (number + 0.5) * step - 0.4
+        axis.barh(heights, bars["ratio_to_torch"], 0.9 * step, color=colour, label=trainer)
+        axis.vlines(bars["bound"], heights - step / 2, heights + step / 2, color="black", linewidth=2)
+    axis.vlines([], [], [], color="black", linewidth=2, label="bound: a large matrix product in float32")
+    axis.set_yticks(range(len(names)), names)
+    axis.grid(visible=False, axis="y")
+
+
+def _in_bfloat16(rows: pd.DataFrame) -> pd.Series:
+    """Whether each row of training multiplies in bfloat16, as the layers of the unified network do."""
+    mixed = rows["by"].str.contains("bfloat16")
+    own_layers = (rows["name"] == "unified") & (rows["backend"] != "torch")
+    return mixed | own_layers
 
 
 def packages() -> str:

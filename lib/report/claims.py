@@ -1,4 +1,7 @@
-"""The claims ledger: each number of the paper beside ours, and whether it holds."""
+"""The claims ledger: each number of the paper beside ours, the rule by which they are compared, and whether it holds.
+
+It has what the paper claims and nothing else: what we ask beyond that has tables of its own.
+"""
 
 from collections.abc import Sequence
 
@@ -8,7 +11,9 @@ import pandas as pd
 from lib.data.protocols import Parts
 from lib.metrics import confidence_half_width
 
-CLAIM_COLUMNS = ("claim", "paper", "ours", "ci95", "seeds", "unit", "release", "protocol", "verdict", "note")
+CLAIM_COLUMNS = (
+    *("claim", "paper", "rule", "ours", "ci95", "seeds", "unit", "release", "protocol", "verdict", "note"),
+)
 RULES = ("equal", "at most", "at least")
 HOLDS, FAILS, UNCHECKED = "holds", "does not hold", "cannot be checked on this release"
 
@@ -54,6 +59,7 @@ def claim(
     return {
         "claim": text,
         "paper": paper,
+        "rule": rule_text(rule, paper, tolerance, unit),
         "ours": mean,
         "ci95": half_width if len(values) > 1 else None,
         "seeds": len(values),
@@ -63,6 +69,22 @@ def claim(
         "verdict": verdict,
         "note": note,
     }
+
+
+def rule_text(rule: str, paper: float, tolerance: float = 0.0, unit: str = "") -> str:
+    """A rule as the ledger shows it: `exactly`, `within 5 %`, `within 20 m`, `at most`, `at least`.
+
+    Args:
+        rule, paper, tolerance, unit: as in `claim`. A tolerance that is a multiple of 5 % of the paper's value is shown
+            in percent.
+    """
+    if tolerance == 0:
+        return "exactly" if rule == "equal" else rule
+    percent = 100 * tolerance / abs(paper)
+    slack = f"{tolerance:g} {'points' if unit == '%' else unit}".rstrip()
+    if np.isclose(percent % 5, 0) or np.isclose(percent % 5, 5):
+        slack = f"{percent:.0f} %"
+    return f"within {slack}" if rule == "equal" else f"{rule}, give or take {slack}"
 
 
 def _keeps(rule: str, ours: float, paper: float, tolerance: float) -> bool:
@@ -122,7 +144,8 @@ def shown_claims(claims: pd.DataFrame) -> pd.DataFrame:
     for row in claims.itertuples():
         line = {
             "claim": f"{row.claim} ({row.unit})" if row.unit else row.claim,
-            "paper": f"{row.paper:.6g}",
+            "paper": f"{row.paper:,.6g}",
+            "rule": row.rule,
             "ours": _shown_value(row.ours, row.ci95),
             "verdict": row.verdict,
             "measured on": ", ".join(filter(None, [row.release, row.protocol])),
@@ -135,7 +158,7 @@ def shown_claims(claims: pd.DataFrame) -> pd.DataFrame:
 def _shown_value(value: float, half_width: float) -> str:
     if pd.isna(value):
         return ""
-    digits = ".0f" if value == round(value) else ".4g"
+    digits = ",.0f" if value == round(value) else ".4g"
     shown = f"{value:{digits}}"
     if half_width > 0:
         shown = f"{shown} ± {half_width:.2g}"

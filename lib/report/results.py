@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,46 @@ COLUMNS = (
 CLOCK_COLUMNS = ("fit_seconds", "predict_us")  # the only ones that differ between two runs of the same code and data
 INTEGERS = {"seed": "Int64", "epochs": "Int64"}
 PANEL = ["environment", "protocol"]  # models are compared within one of each
-# What a benchmark table shows, where rows have it: errors with their intervals, and the format of plain means.
+# What a benchmark table shows, where rows have it: errors with their intervals, and plain means.
 ERRORS = ("ground_m", "evaal_m", "mean_m", "median_m", "p75_m", "p95_m", "right_place_m")
-MEANS = {"building_hit": "{:.1%}", "floor_hit": "{:.1%}", "fit_seconds": "{:.3g}", "predict_us": "{:.3g}"}
+HITS = ("building_hit", "floor_hit")
+OF_THE_FRAME = ("median_m", "p75_m", "p95_m", "right_place_m")  # tables convert them where the rows have `ground_m`
+# Names of columns in rendered tables. The result files keep those on the left.
+HEADINGS = {
+    "n_train": "training rows",
+    "n_test": "test rows",
+    "n_validation": "validation rows",
+    "mean_m": "mean error (m)",
+    "ground_m": "mean error (m, ground)",
+    "map_m": "mean error (m, Web Mercator)",
+    "evaal_m": "EvAAL score (m, ground)",
+    "median_m": "median error (m)",
+    "p75_m": "75th percentile (m)",
+    "p95_m": "95th percentile (m)",
+    "right_place_m": "mean error on the right floor (m)",
+    "quoted_m": "published (m)",
+    "quoted_map_m": "published (m, Web Mercator)",
+    "building_hit": "building hit (%)",
+    "floor_hit": "floor hit (%)",
+    "fit_seconds": "training (s)",
+    "predict_us": "prediction (µs a row)",
+    "held_out": "held out",
+    "coverage at 50%": "rows within the 50 % radius (%)",
+    "coverage at 90%": "rows within the 90 % radius (%)",
+    "radius_m at 50%": "median 50 % radius (m)",
+    "radius_m at 90%": "median 90 % radius (m)",
+    "within the 90 % radius": "rows within the 90 % radius (%)",
+    "share": "share (%)",
+    "stress": "disturbance",
+    "size": "size (dB or %)",
+}
+COUNTS = ("training rows", "test rows", "validation rows")
+TRAINING_ROWS = (
+    "Training rows differ: nearest fingerprints, trees and the unified network also learn from the validation rows, "
+    "other networks keep these apart, and the U-MLP learns from equally many rows of each environment."
+)
+# A cell with a number: perhaps with a sign, separators, a percent sign, and an interval.
+NUMBER = re.compile(r"[+−-]?[\d,]+(\.\d+)?( ?%)?(\s*(±|\().*)?")
 
 
 # === Result rows ===
@@ -197,9 +235,27 @@ def with_interval(values: Sequence[float]) -> str:
     half_width = metrics.confidence_half_width(values)
     if np.isnan(mean):
         return ""
+    decimals = _decimals(mean)
     if np.isnan(half_width):
-        return f"{mean:.2f}"
-    return f"{mean:.2f} ± {half_width:.2f}"
+        return f"{mean:,.{decimals}f}"
+    return f"{mean:,.{decimals}f} ± {half_width:,.{decimals}f}"
+
+
+def _decimals(value: float) -> int:
+    """Decimal places that leave a number at most four significant digits, and never more than two."""
+    if abs(value) < 100:
+        return 2
+    if abs(value) < 1000:
+        return 1
+    return 0
+
+
+def three_digits(value: float) -> str:
+    """A number with three significant digits, or all before its point, and no exponent."""
+    if value == 0:
+        return "0"
+    magnitude = int(np.floor(np.log10(abs(value))))
+    return f"{value:,.{max(0, 2 - magnitude)}f}"
 
 
 def _runs(seeds: pd.Series) -> int:
@@ -237,8 +293,9 @@ def benchmark_tables(
             was not run, and gets a line by the name it has here.
 
     Returns:
-        (environment, protocol) → texts; errors are mean ± 95 % CI over seeds, the rest means over seeds. Columns that
-        the protocol has no value of are left out.
+        (environment, protocol) → texts, columns by their headings; errors are mean ± 95 % CI over seeds, the rest means
+        over seeds. Errors are in ground metres where the rows have `ground_m`; the mean in metres of the frame stands
+        beside if it differs, and published figures are in these. What a protocol has no value of is left out.
 
     Raises:
         KeyError: if a model has no name.
@@ -255,20 +312,40 @@ def benchmark_tables(
 
 def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd.Series) -> pd.DataFrame:
     """The table of one environment and protocol; `published` are mean errors in metres by model."""
+    shown_as = dict(HEADINGS)
+    if "ground_m" in rows:
+        rows, shown_as = _in_ground_metres(rows)
     present = rows.columns[rows.notna().any()]
     errors = [name for name in ERRORS if name in present]
     table = summarise(rows, errors).set_index("model")
     table = table.drop(columns=["release", "protocol", "n_test"])
-    means = rows.groupby("model")[list(MEANS)].mean()
-    for name, form in MEANS.items():
-        table[name] = means[name].map(form.format, na_action="ignore")
+    means = rows.groupby("model")[[*HITS, *CLOCK_COLUMNS]].mean()
+    for name in HITS:
+        table[name] = (100 * means[name]).map("{:.1f}".format, na_action="ignore")
+    for name in CLOCK_COLUMNS:
+        table[name] = means[name].map(three_digits, na_action="ignore")
+    table["n_train"] = table["n_train"].map("{:,}".format)
     quoted = published.map("{:g}".format).rename("quoted_m")
     table = table.astype(object).join(quoted, how="outer")
     not_run = published.index.difference(list(names), sort=False)
     table = table.reindex([*names, *not_run]).dropna(how="all")
     table = table.rename(index=names).rename_axis("model")
     table = table.dropna(axis="columns", how="all").fillna("")
-    return table.reset_index()
+    return table.rename(columns=shown_as).reset_index()
+
+
+def _in_ground_metres(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows with all errors but `mean_m` in ground metres, without `mean_m` if it is the same, and headings."""
+    scale = rows["ground_m"] / rows["mean_m"]
+    rows = rows.copy()
+    shown_as = dict(HEADINGS)
+    for name in OF_THE_FRAME:
+        if name in rows:
+            rows[name] *= scale
+            shown_as[name] = HEADINGS[name].replace("(m)", "(m, ground)")
+    if np.allclose(scale, 1):
+        return rows.drop(columns="mean_m"), shown_as
+    return rows, shown_as | {"mean_m": HEADINGS["map_m"], "quoted_m": HEADINGS["quoted_map_m"]}
 
 
 def environments_table(rows: pd.DataFrame, ratios: pd.DataFrame, names: Mapping[str, str], model: str) -> pd.DataFrame:
@@ -301,20 +378,27 @@ def panel_label(environment: str, protocol: str) -> str:
 
 
 def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulated: bool) -> None:
-    """Render a table to `name.csv`, `name.md` and `name.tex`.
+    """Render a table to `name.csv`, `name.md` and `name.tex`, columns by their `HEADINGS` and numbers to the right.
 
     Args:
         table: numbers and texts.
         folder: where the files are written.
         name: of the files.
-        note: one line under the Markdown table that says what the figures are.
+        note: one line under the Markdown table that says what the figures are. Where models of one protocol learnt from
+            different numbers of rows, a sentence says why.
         simulated: puts a warning above the table, and a column into the CSV.
     """
-    shown = table.astype(object).where(table.notna(), "")
+    table = with_headings(table)
+    if _training_rows_differ(table):
+        note = f"{note} {TRAINING_ROWS}"
+    shown = table.astype(object).where(table.notna(), "").astype(str)
+    is_number = [column_of_numbers(shown[column]) for column in shown]
+    sides = ["right" if number else "left" for number in is_number]
+    letters = "".join("r" if number else "l" for number in is_number)
     caption = re.sub(r"([%&_#$])", r"\\\1", note)
     csv = table.to_csv(index=False)
-    markdown = f"{shown.to_markdown(index=False, disable_numparse=True)}\n\n{note}\n"
-    latex = shown.to_latex(index=False, escape=True, caption=caption)
+    markdown = f"{shown.to_markdown(index=False, disable_numparse=True, colalign=sides)}\n\n{note}\n"
+    latex = shown.to_latex(index=False, escape=True, caption=caption, column_format=letters)
     if simulated:
         csv = table.assign(data="simulated").to_csv(index=False)
         markdown = f"**SIMULATED DATA — says nothing about the paper**\n\n{markdown}"
@@ -322,3 +406,39 @@ def write_table(table: pd.DataFrame, folder: Path, name: str, note: str, simulat
     for suffix, text in {"csv": csv, "md": markdown, "tex": latex}.items():
         with replacing(folder / f"{name}.{suffix}") as temporary:
             temporary.write_text(text)
+
+
+def with_headings(table: pd.DataFrame) -> pd.DataFrame:
+    """A table with the columns by their `HEADINGS`: counts with separators, and percents without the sign."""
+    table = table.rename(columns=HEADINGS)
+    for column in table.columns:
+        if column in COUNTS:
+            table[column] = table[column].map(_with_separators).astype(object)
+        if str(column).endswith("(%)"):
+            table[column] = table[column].map(_without_percent_sign)
+    return table
+
+
+def _with_separators(cell):
+    return f"{cell:,}" if isinstance(cell, Integral) else cell
+
+
+def _without_percent_sign(cell):
+    return cell.removesuffix("%").rstrip() if isinstance(cell, str) else cell
+
+
+def _training_rows_differ(table: pd.DataFrame) -> bool:
+    """Whether models of one protocol learnt from different numbers of rows."""
+    training_rows = HEADINGS["n_train"]
+    if not {"model", training_rows} <= set(table.columns):
+        return False
+    run = table[table[training_rows] != ""]
+    protocols = run["protocol"] if "protocol" in run else pd.Series("", index=run.index)
+    distinct = run.assign(protocol=protocols)[["protocol", training_rows]].drop_duplicates()
+    return bool(distinct["protocol"].duplicated().any())
+
+
+def column_of_numbers(cells: pd.Series) -> bool:
+    """Whether all texts of a column are numbers, or empty, and not all are empty."""
+    filled = cells[cells != ""]
+    return len(filled) > 0 and bool(filled.str.fullmatch(NUMBER).all())

@@ -41,13 +41,18 @@ def test_table_holds_both_exponents_of_every_step_along_both_sizes(rows):
         assert set(along["rows × transmitters"]) == {largest}
 
 
-def test_figure_names_what_was_refused_and_every_exponent(rows):
-    figure = figures.marked(scaling.draw(rows, scaling.exponents(rows)), simulated=False)
+def test_figure_names_what_was_refused_and_has_one_legend(rows):
+    figure = figures.marked(scaling.draw(rows), simulated=False)
     assert len(figure.axes) == 4
+    (legend,) = figure.legends
+    drawn = [scaling.STEPS[step] for step in scaling.DRAWN]
+    assert [text.get_text() for text in legend.get_texts()] == [*drawn, "in proportion"]
     for axis in figure.axes:
-        texts = [text.get_text() for text in axis.get_legend().get_texts()]
-        assert all(text.startswith(name) for text, name in zip(texts, scaling.STEPS.values(), strict=True))
+        assert axis.get_legend() is None
         assert axis.get_xscale() == axis.get_yscale() == "log"
+    for axis in figure.axes[2:]:
+        assert axis.get_xlabel().startswith("number of")
+    assert [axis.get_ylabel() for axis in figure.axes[::2]] == list(scaling.QUANTITIES.values())
     assert [text.get_text() for text in figure.axes[2].texts] == ["1,000,000 × 10,000,\n40 GB: refused"]
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from benchmarks import speed, worker
+from lib.report import figures
 
 
 @pytest.fixture(scope="module")
@@ -30,4 +31,22 @@ def test_variants_are_compared_with_pytorch_and_the_defaults_of_keras(variants):
         "Keras defaults": "times as fast as Keras defaults",
     }.items():
         assert variants.loc[f"{name}, 1 thread", column] == "1.00"
-        assert variants.loc["ours, 1 thread", column] == f"{float(variants.loc[f'{name}, 1 thread', 's/epoch']):.2f}"
+        assert variants.loc["ours, 1 thread", column] == f"{float(variants.loc[f'{name}, 1 thread', 'epoch (s)']):.2f}"
+
+
+def test_the_bound_in_float32_is_drawn_for_what_multiplies_in_float32_alone():
+    rows = []
+    for network, trainers in {"umlp": speed.TRAINERS, "unified": speed.TRAINERS_OF["unified"]}.items():
+        for name in trainers:
+            answers = [{"seconds": 1.0, "peak_mb": 100.0}]
+            backend = worker.TRAINERS[name][-1]
+            rows.append(speed.row(f"train_{network}", name, backend, 1, answers, n_rows=60, n_inputs=5))
+    table = speed.with_ratio(rows).assign(ceiling_fraction=0.5)
+    figure = figures.marked(speed.figure_of(table), simulated=False)
+    (axis,) = figure.axes
+    heights = []
+    for marks in axis.collections:
+        heights += [segment[:, 1].mean() for segment in marks.get_segments() if len(segment)]
+    assert sum(height < 0.5 for height in heights) == len(speed.TRAINERS), "all of the umlp"
+    assert sum(height > 0.5 for height in heights) == 1, "of the unified network, PyTorch in float32"
+    assert axis.get_xlabel() and axis.get_ylabel()

@@ -58,6 +58,24 @@ def test_interval_across_the_papers_value_is_noted(rule):
     assert line["note"] == "Five seeds; the 95 % interval reaches across the paper's value"
 
 
+@pytest.mark.parametrize(
+    ("rule", "paper", "tolerance", "unit", "text"),
+    [
+        ("equal", 249, 0, "", "exactly"),
+        ("equal", 8.03, 0.05 * 8.03, "m", "within 5 %"),
+        ("equal", 50, 10, "epochs", "within 20 %"),
+        ("equal", 358, 20, "m", "within 20 m"),
+        ("equal", 1.7, 0.1, "%", "within 0.1 points"),
+        ("at most", 6.65, 0, "m", "at most"),
+        ("at least", 17.18, 0, "%", "at least"),
+        ("at most", 0.4, 0.1, "", "at most, give or take 25 %"),
+    ],
+)
+def test_every_claim_says_its_rule(rule, paper, tolerance, unit, text):
+    line = claims.claim("MDE", paper, paper, rule=rule, tolerance=tolerance, unit=unit)
+    assert line["rule"] == text
+
+
 def test_unknown_rule_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"`rule` must be one of equal, at most, at least\. Received: about"):
         claims.claim("MDE", 6.65, 6.6, rule="about")
@@ -69,8 +87,9 @@ def test_a_count_is_not_rounded_in_the_ledger(tmp_path):
         claims.claim("MDE", 6.65, [5.31, 5.42, 5.33], rule="at most", unit="m"),
     ]
     shown = claims.shown_claims(results.write(lines, tmp_path / "claims.csv", claims.CLAIM_COLUMNS))
-    assert list(shown["paper"]) == ["130429", "6.65"]
-    assert list(shown["ours"]) == ["130429", "5.353 ± 0.15"]
+    assert list(shown["paper"]) == ["130,429", "6.65"]
+    assert list(shown["ours"]) == ["130,429", "5.353 ± 0.15"]
+    assert list(shown["rule"]) == ["exactly", "at most"]
     assert list(shown["claim"]) == ["messages", "MDE (m)"]
 
 

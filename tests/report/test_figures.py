@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
+from matplotlib.quiver import Quiver
 
 from lib.data.protocols import PROTOCOLS
 from lib.report import figures
@@ -85,9 +86,17 @@ def explored(fingerprints):
 def test_every_environment_can_be_explored(sets, number):
     for name, figure in explored(sets[number]).items():
         assert isinstance(figure, Figure), name
-        for axis in figure.axes:
-            assert axis.get_xlabel() or axis.get_ylabel(), name
-        assert figure.axes[0].get_ylabel(), name
+        assert_labelled(figure)
+
+
+def assert_labelled(figure):
+    """Every panel says what its axes are; of panels side by side that share an axis, the first says it for all."""
+    for axis in figure.axes:
+        is_colorbar = axis.get_label() == "<colorbar>"
+        x_is_shared = len(axis.get_shared_x_axes().get_siblings(axis)) > 1
+        assert axis.get_xlabel() or is_colorbar or x_is_shared, axis.get_title()
+        y_is_shared = axis.get_subplotspec() is None or axis.get_subplotspec().colspan.start > 0
+        assert axis.get_ylabel() or y_is_shared, axis.get_title()
 
 
 def test_every_protocol_of_the_results_has_a_labelled_panel(rows):
@@ -101,6 +110,8 @@ def test_every_protocol_of_the_results_has_a_labelled_panel(rows):
         "paired_seeds": figures.paired_seeds(paired),
     }
     for name, figure in drawn.items():
+        if name not in ("forest", "ablation"):  # whose lines are named models
+            assert_labelled(figure)
         titles = [axis.get_title("left") or axis.get_title() for axis in figure.axes]
         assert len(titles) == len(KEYS), name
         expected = ["UJIIndoorLoc, Wi-Fi", "UJIIndoorLoc, Wi-Fi", "Antwerp, LoRaWAN", "somewhere"]
@@ -121,9 +132,7 @@ def test_curves_and_distributions_have_labelled_axes(rows):
         figures.stress_curves(stress, NAMES, "mean_m", "mean error (m)"),
     ]
     for figure in drawn:
-        for axis in figure.axes:
-            assert axis.get_xlabel()
-        assert figure.axes[0].get_ylabel()
+        assert_labelled(figure)
     assert [axis.get_xlabel() for axis in drawn[-1].axes] == [f"{protocol} (dB)" for _, protocol in KEYS]
     legend = texts(drawn[3].axes[0].get_legend().get_texts())
     assert legend[1:] == [f"{figures.environment_label(environment)}, {protocol}" for environment, protocol in KEYS]
@@ -149,18 +158,20 @@ def test_an_environment_without_labels_is_drawn_by_its_name(sets):
 
 
 def test_any_number_of_environments_fits_in_one_figure(sets):
-    for draw in (figures.heard_per_row, figures.positions):
-        titles = [axis.get_title() for axis in draw(sets).axes]
-        expected = ["UJIIndoorLoc, Wi-Fi", "Antwerp, LoRaWAN", "somewhere"]
-        assert all(map(str.startswith, titles, expected)) and len(titles) == 3
+    titles = [axis.get_title() for axis in figures.heard_per_row(sets).axes]
+    expected = ["UJIIndoorLoc, Wi-Fi", "Antwerp, LoRaWAN", "somewhere"]
+    assert all(map(str.startswith, titles, expected)) and len(titles) == 3
 
 
-def test_all_of_a_publishers_parts_are_drawn(sets):
-    campus, _, _ = sets
+def test_every_part_of_a_publisher_has_a_panel_so_that_none_hides_another(sets):
+    campus, _, somewhere = sets
     parts = np.resize(["a", "b", "c", "d", "e"], len(campus))
-    (axis,) = figures.positions([dataclasses.replace(campus, part=parts)]).axes
-    assert sum(len(dots.get_offsets()) for dots in axis.collections) == len(campus)
-    assert texts(axis.get_legend().get_texts()) == [f"{part} (160)" for part in "abcde"]
+    axes = figures.positions([dataclasses.replace(campus, part=parts), dataclasses.replace(somewhere, part=None)]).axes
+    titles = [axis.get_title().splitlines()[0] for axis in axes]
+    assert titles == [*(f"UJIIndoorLoc, Wi-Fi: {part}" for part in "abcde"), "somewhere: all"]
+    for axis in axes[:5]:
+        others, own = axis.collections
+        assert len(own.get_offsets()) == 160 and len(others.get_offsets()) == len(campus) - 160
 
 
 def test_drift_is_between_two_campaigns_and_shows_every_level(sets):
@@ -191,12 +202,32 @@ def test_forest_has_a_line_for_every_model_run_or_quoted(rows):
     quoted = {("ujiindoorloc", "official"): {"near": 6.65, "CNN [9]": 8.0}}
     figure = figures.forest(rows, names, families, quoted, "knn")
     (axis,) = figure.axes
-    assert texts(axis.get_yticklabels()) == ["kNN", "near", "as near", "far away", "CNN [9], not run"]
+    assert texts(axis.get_yticklabels()) == ["kNN", "near", "as near", "far away"]
     beside = texts(axis.texts)
-    assert {"6.65", "8"} < set(beside) and "100 ± 0" in beside
+    assert {"6.65", "published, not run here:\nCNN [9], 8.00 m"} < set(beside) and "100 ± 0" in beside
     assert axis.get_xlim()[1] < 15, "a model that is far off does not press the others together"
     legend = texts(figure.legends[0].get_texts())
     assert legend[:3] == ["nearest fingerprints", "networks", "published, on other rows"]
+
+
+def test_forest_has_no_line_for_a_model_that_an_environment_lacks(rows):
+    lacks = (rows["environment"] == "lorawan_antwerp") & (rows["model"] == "near")
+    figure = figures.forest(rows[~lacks], NAMES, dict.fromkeys(NAMES, "all"), {}, "knn")
+    lines = {axis.get_title("left").splitlines()[0]: len(axis.get_yticks()) for axis in figure.axes}
+    assert lines["Antwerp, LoRaWAN, random"] == 3 and lines["UJIIndoorLoc, Wi-Fi, official"] == 4
+
+
+def test_forest_is_in_ground_metres_where_rows_have_them(rows):
+    rows = rows[rows["protocol"] == "official"]
+    quoted = {("ujiindoorloc", "official"): {"near": 6.65}}
+    ground = rows.assign(ground_m=rows["mean_m"] / 2)
+    (axis,) = figures.forest(ground, NAMES, dict.fromkeys(NAMES, "all"), quoted, "knn").axes
+    assert axis.get_xlabel() == "mean error (ground metres)" and "3.33" in texts(axis.texts)
+
+
+def test_colours_of_ours_and_of_the_papers_networks_are_apart():
+    paper, ours = figures.benchmark.FAMILIES[3:5]
+    assert np.linalg.norm(np.subtract(paper, ours)) > 0.5
 
 
 def test_forest_of_one_model_is_drawn(rows):
@@ -258,15 +289,54 @@ def test_many_distributions_are_grey_but_for_the_chosen():
     errors = {name: np.arange(5.0) for name in "abcd"}
     legend = figures.error_cdf(errors, "m", "four", highlighted=["b", "a"]).axes[0].get_legend()
     assert texts(legend.get_texts()) == ["b (mean 2, median 2)", "a (mean 2, median 2)", "2 others"]
+    assert [line.get_color() == "black" for line in legend.get_lines()] == [False, True, False]
     assert len(figures.error_cdf(errors, "m", "four").axes[0].get_legend().get_texts()) == 4
 
 
-def test_an_error_map_has_a_panel_for_every_floor(sets):
+def test_an_error_map_shows_two_floors_of_one_building_with_arrows_in_ground_metres(sets):
     campus, _, _ = sets
     figure = figures.error_map(campus, campus.position + np.array([3, 4]), campus.position, "Map")
     titles = [axis.get_title() for axis in figure.axes if axis.get_title()]
-    for floor, title in zip(np.unique(campus.floor), titles, strict=True):
-        assert title == f"floor {floor}: {(campus.floor == floor).sum():,} scans, mean 5 m"
+    buildings, counts = np.unique(campus.building, return_counts=True)
+    within = campus.building == buildings[counts.argmax()]
+    assert len(titles) == 2 and f"building {buildings[counts.argmax()]}" in figure.get_suptitle()
+    mean = f"mean {5 * campus.frame.ground_scale:.3g} m"
+    for axis, title in zip(figure.axes, titles, strict=False):
+        floor = int(title.split(":")[0].removeprefix("floor "))
+        assert title == f"floor {floor}: {(within & (campus.floor == floor)).sum():,} scans, {mean}"
+        (arrows,) = [artist for artist in axis.collections if isinstance(artist, Quiver)]
+        assert 0 < arrows.N <= 60
+
+
+def test_an_error_map_without_floors_shows_the_mean_error_by_area(sets):
+    _, city, _ = sets
+    figure = figures.error_map(city, city.position + np.array([3, 4]), city.position, "Map")
+    cells = figure.axes[0].collections[-1]
+    np.testing.assert_allclose(np.ma.compressed(cells.get_array()), 5)
+    assert figure.axes[1].get_ylabel().startswith("mean error (m)")
+
+
+def test_seeds_share_an_axis_and_their_legend_is_off_the_data(rows):
+    paired = rows.pivot_table("mean_m", ["environment", "protocol", "seed"], "model", sort=False).reset_index()
+    figure = figures.paired_seeds(paired.rename(columns={"near": "encoder_scratch", "far": "encoder_tl"}))
+    assert len({axis.get_ylim() for axis in figure.axes}) == 1
+    assert texts(figure.legends[0].get_texts()) == ["seed 0", "seed 1", "seed 2"]
+
+
+def test_curves_of_disturbances_share_a_scale_and_show_the_promised_level(rows):
+    stress = rows.assign(stress=rows["protocol"], unit="dB", size=rows["seed"], covered=75.0)
+    errors = figures.stress_curves(stress.replace({"stress": {"random": "PGD"}}), NAMES, "mean_m", "mean error (m)")
+    assert len({axis.get_ylim() for axis in errors.axes}) == 1 and errors.axes[0].get_ylim()[0] == 0
+    assert "changed by an attacker by at most (dB)" in [axis.get_xlabel() for axis in errors.axes]
+    covered = figures.stress_curves(stress, NAMES, "covered", "within the radius (%)", promised=90)
+    assert covered.axes[0].get_ylim() == (70, 100)
+    assert texts(covered.legends[0].get_texts())[-1] == "promised: 90 %"
+
+
+def test_learning_curves_explain_colours_and_lines_inside_the_axes():
+    epochs = pd.DataFrame({"model": "near", "seed": 0, "epoch": [1, 2], "rmse": [0.2, 0.1], "val_rmse": [0.3, 0.2]})
+    (axis,) = figures.learning_curves(epochs, {"near": "near"}, "Curves", "validation").axes
+    assert texts(axis.get_legend().get_texts()) == ["near", "training", "validation"]
 
 
 def test_scans_that_are_not_located_have_no_estimate_on_the_plan(sets):

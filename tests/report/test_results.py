@@ -262,6 +262,13 @@ def test_interval_is_that_of_the_mean():
     assert results.with_interval([6.654]) == "6.65"
 
 
+def test_numbers_have_at_most_four_digits_and_no_exponent():
+    assert results.with_interval([311.2, 312.4]) == "311.8 ± 7.6"
+    assert results.with_interval([1009.65]) == "1,010" and results.with_interval([99.994]) == "99.99"
+    shown = [results.three_digits(value) for value in (1105.2, 643.4, 13.0, 0.0955, 0.5, 0)]
+    assert shown == ["1,105", "643", "13.0", "0.0955", "0.500", "0"]
+
+
 def test_summary_has_a_row_a_model_with_mean_and_interval_over_seeds():
     table = results.summarise(result_rows(), values=("mean_m", "median_m")).set_index("model")
     assert list(table.index) == ["encoder_tl", "knn_euclidean"]
@@ -280,11 +287,34 @@ def test_table_is_written_in_three_forms(tmp_path):
     table = pd.DataFrame({"model": ["encoder_tl", "knn"], "mean_m": ["6.65 ± 0.10", None]})
     results.write_table(table, tmp_path, "benchmark", "On the official split.", simulated=False)
     csv, markdown, latex = ((tmp_path / f"benchmark.{suffix}").read_text() for suffix in ("csv", "md", "tex"))
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "benchmark.csv"), table, check_dtype=False)
-    assert "| encoder_tl | 6.65 ± 0.10 |" in markdown and markdown.endswith("On the official split.\n")
+    expected = table.rename(columns={"mean_m": "mean error (m)"})
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "benchmark.csv"), expected, check_dtype=False)
+    assert "| encoder_tl |      6.65 ± 0.10 |" in markdown and markdown.endswith("On the official split.\n")
     assert r"encoder\_tl & 6.65 ± 0.10" in latex and "On the official split." in latex
     for text in (csv, markdown, latex):
         assert "nan" not in text.lower() and "None" not in text and "simulated" not in text.lower()
+
+
+def test_tables_have_plain_headings_and_numbers_to_the_right(tmp_path):
+    table = pd.DataFrame(
+        {"model": ["a", "b"], "n_test": [1111, 7], "floor_hit": ["95.4%", ""], "note": ["1 of 2", "x"]}
+    )
+    results.write_table(table, tmp_path, "plain", "Note.", simulated=False)
+    heading, sides, first, *_ = (tmp_path / "plain.md").read_text().splitlines()
+    assert [cell.strip() for cell in heading.split("|")[1:-1]] == ["model", "test rows", "floor hit (%)", "note"]
+    assert [cell.endswith(":") for cell in sides.split("|")[1:-1]] == [False, True, True, False]
+    assert [cell.strip() for cell in first.split("|")[1:-1]] == ["a", "1,111", "95.4", "1 of 2"]
+    assert r"\begin{tabular}{lrrl}" in (tmp_path / "plain.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("protocols", "n_train", "explained"),
+    [(["p", "p"], [10, 10], False), (["p", "p"], [10, 9], True), (["p", "q"], [10, 9], False)],
+)
+def test_caption_explains_training_rows_where_models_differ(tmp_path, protocols, n_train, explained):
+    table = pd.DataFrame({"model": ["a", "b"], "protocol": protocols, "n_train": n_train})
+    results.write_table(table, tmp_path, "rows", "Note.", simulated=False)
+    assert (results.TRAINING_ROWS in (tmp_path / "rows.md").read_text()) == explained
 
 
 def test_table_of_simulated_data_says_so_in_every_form(tmp_path):
@@ -314,33 +344,36 @@ def test_benchmark_has_a_table_for_every_protocol_in_the_order_of_the_names():
     assert list(tables) == [("ujiindoorloc", "official"), ("lorawan_antwerp", "random")]
     indoor = tables["ujiindoorloc", "official"].set_index("model")
     assert list(indoor.index) == ["kNN", "encoder-TL", "CNN [9]"]
-    assert list(indoor.columns)[2:5] == ["ground_m", "evaal_m", "mean_m"]
     assert dict(indoor.loc["encoder-TL"]) == {
         "seeds": 3,
-        "n_train": 1234,
-        "mean_m": "11.00 ± 2.48",
-        "ground_m": "5.50 ± 1.24",
-        "evaal_m": "8.50 ± 1.24",
-        "median_m": "8.00 ± 0.00",
-        "p75_m": "12.00 ± 0.00",
-        "p95_m": "30.00 ± 0.00",
-        "right_place_m": "",
-        "building_hit": "",
-        "floor_hit": "",
-        "fit_seconds": "62",
-        "predict_us": "13",
-        "quoted_m": "6.65",
+        "training rows": "1,234",
+        "mean error (m, ground)": "5.50 ± 1.24",
+        "EvAAL score (m, ground)": "8.50 ± 1.24",
+        "mean error (m, Web Mercator)": "11.00 ± 2.48",
+        "median error (m, ground)": "4.00 ± 0.37",
+        "75th percentile (m, ground)": "6.00 ± 0.00",
+        "95th percentile (m, ground)": "15.00 ± 0.00",
+        "mean error on the right floor (m, ground)": "",
+        "building hit (%)": "",
+        "floor hit (%)": "",
+        "training (s)": "62.0",
+        "prediction (µs a row)": "13.0",
+        "published (m, Web Mercator)": "6.65",
     }
-    columns = ["mean_m", "right_place_m", "building_hit", "floor_hit", "predict_us", "quoted_m"]
-    assert list(indoor.loc["kNN", columns]) == ["9.61", "7.92", "99.6%", "90.0%", "381", ""]
-    assert list(indoor.loc["CNN [9]", ["seeds", "mean_m", "quoted_m"]]) == ["", "", "8"]
+    columns = ["building hit (%)", "floor hit (%)", "prediction (µs a row)", "published (m, Web Mercator)"]
+    assert list(indoor.loc["kNN", columns]) == ["99.6", "90.0", "381", ""]
+    assert list(indoor.loc["CNN [9]", ["seeds", "mean error (m, ground)", columns[-1]]]) == ["", "", "8"]
 
 
-def test_benchmark_leaves_out_what_a_protocol_has_no_value_of():
-    outdoor = results.benchmark_tables(benchmark_rows(), NAMES, QUOTED)["lorawan_antwerp", "random"]
-    errors = ["mean_m", "median_m", "p75_m", "p95_m"]
-    assert list(outdoor.columns) == ["model", "seeds", "n_train", *errors, "fit_seconds", "predict_us"]
+def test_benchmark_leaves_out_what_a_protocol_has_no_value_of_and_what_repeats_a_column():
+    rows = benchmark_rows()
+    outdoor = results.benchmark_tables(rows, NAMES, QUOTED)["lorawan_antwerp", "random"]
+    errors = ["mean error (m)", "median error (m)", "75th percentile (m)", "95th percentile (m)"]
+    costs = ["training (s)", "prediction (µs a row)"]
+    assert list(outdoor.columns) == ["model", "seeds", "training rows", *errors, *costs]
     assert list(outdoor["model"]) == ["kNN", "encoder-TL"]
+    same = results.benchmark_tables(rows.assign(ground_m=rows["mean_m"]), NAMES, QUOTED)["lorawan_antwerp", "random"]
+    assert [name for name in same if name.startswith("mean error")] == ["mean error (m, ground)"]
 
 
 def test_benchmark_refuses_a_model_without_a_name():

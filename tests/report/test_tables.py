@@ -19,7 +19,8 @@ def rows(**columns):
 def test_errors_on_test_rows_lead_with_ground_metres_and_have_hits_only_where_there_are_labels():
     table = tables.on_test_rows(rows()).set_index("protocol")
     names = list(table.columns)
-    assert names.index("ground_m") < names.index("mean_m")
+    assert names.index("ground_m") < names.index("map_m")
+    assert table.loc["official", "median_m"].startswith("2.7") and table.loc["random", "map_m"] == ""
     assert table.loc["official", ["floor_hit", "fit_seconds"]].tolist() == ["95.4 %", "1,234"]
     assert table.loc["random", "floor_hit"] == ""
 
@@ -78,7 +79,7 @@ def test_disturbed_scans_have_a_line_a_size_with_units():
 def test_transfer_has_a_line_a_share_and_a_verdict_a_comparison():
     by_share = rows(share=0.1)[lambda table: table["protocol"] == "random"]
     table = tables.errors_by_start(by_share, {"unified": "scratch"})
-    assert table.to_dict("records") == [{"protocol": "random", "share": "10 %", "scratch (m)": "231.00 ± 12.71"}]
+    assert table.to_dict("records") == [{"protocol": "random", "share": "10 %", "scratch (m)": "231.0 ± 12.7"}]
     compared = pd.DataFrame([{"protocol": "random", "share": 1.0, "against": "noise", "ratio": 0.9}])
     line = tables.verdicts(compared.assign(low=0.8, high=1.0, p_holm=0.04, verdict="better")).iloc[0]
     assert line["95 % interval"] == "0.800 to 1.000" and line["share"] == "100 %"
@@ -90,3 +91,8 @@ def test_searched_settings_have_a_column_an_environment():
         | {"validation_mean_m": [16.6, 116.5]}
     )
     assert tables.search(tried, {"campus": "phones"})["campus, phones (m)"].tolist() == ["16.60", "116.5"]
+
+
+def test_a_notebook_shows_headings_and_the_note():
+    shown = tables.styled(pd.DataFrame({"protocol": ["official"], "mean_m": ["6.00"]}), "A note.")
+    assert list(shown.columns) == ["protocol", "mean error (m)"] and shown.caption == "A note."

@@ -15,9 +15,10 @@ from lib.report.figures.explore import (
 from lib.report.figures.learning import error_by_share, gains, learning_curves, paired_seeds
 from lib.report.figures.places import place_probabilities
 from lib.report.figures.stress import stress_curves
-from lib.report.figures.style import environment_colour, environment_label, finish, marked
+from lib.report.figures.style import WIDTH, environment_colour, environment_label, finish, marked
 
 __all__ = [
+    "WIDTH",
     "ablation",
     "before_after",
     "coverage_maps",

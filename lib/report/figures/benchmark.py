@@ -8,27 +8,29 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter, StrMethodFormatter
+from pandas.api.typing import SeriesGroupBy
 
 from lib.metrics import confidence_half_width
 from lib.report.figures.style import (
     PALETTE,
+    WIDTH,
     beside,
     by_protocol,
     environment_colour,
-    grid,
-    grid_shape,
     measured,
     panel_label,
     side_by_side,
 )
 
-FAMILIES = [*PALETTE[:3], *PALETTE[4:6], PALETTE[9]]
+FAMILIES = [*PALETTE[:3], PALETTE[4], (0.1, 0.1, 0.1), PALETTE[9]]  # the last families stand apart from the others
 MARKERS = "osD^vPX*"
 RATIO_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 6, 10)
 PUBLISHED = "firebrick"
 # Points from the right edge of a panel to the two columns of figures beside it.
-MEAN_COLUMN, PUBLISHED_COLUMN = 8, 95
+MEAN_COLUMN, PUBLISHED_COLUMN = 6, 76
+LINE_COLOURS = [*PALETTE[:3], PALETTE[4], PALETTE[9]]
+STYLES = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1)), (0, (8, 2))]  # of lines that lie close to each other
 
 
 # === Mean errors of all models ===
@@ -43,57 +45,100 @@ def forest(
 ) -> Figure:
     """Mean error of every model under every protocol, one line a model, with 95 % intervals and published values.
 
-    A mean of more than twice the median model's is an arrow at the edge of its panel; the figures beside say how much.
+    In ground metres, published values too, where the rows have a column `ground_m`. The panels of an environment share
+    a line for each model that was run in it. A mean of more than twice the median model's is an arrow at the edge of
+    its panel; the figures beside say how much.
 
     Args:
         rows: tidy results.
         names: model → its name on the axis, in the order of the lines: models of a family together.
         families: model → its family, which gives the colour; six at most.
         quoted: (environment, protocol) → model → published mean error in metres. A model that is not among the names
-            was not run, and gets a line by the name it has here.
+            was not run: a note under the panel has its value, and a diamond on the axis.
         reference: the model at whose mean a vertical line is drawn.
     """
-    panels = by_protocol(rows)
     models_run = set(rows["model"])
-    family = {model: families[model] for model in names if model in models_run}
-    families_run = list(dict.fromkeys(family.values()))
-    for key, _ in panels:
-        for model in quoted.get(key, {}):
-            family.setdefault(model, "published")
-    height = _heights(family)
+    families_run = list(dict.fromkeys(families[model] for model in names if model in models_run))
     colours = dict(zip(families_run, FAMILIES, strict=False))
-    colours["published"] = PUBLISHED
-    bottom = max(height.values())
-    lines, columns = grid_shape(len(panels))
-    panel_height = 1.5 + 0.27 * bottom
-    size = (3 + 5.5 * columns, lines * panel_height + 0.8)
-    figure, axes = grid(len(panels), size, sharey=True)
-    for axis, (key, panel) in zip(axes, panels, strict=True):
-        by_model = panel.groupby("model")["mean_m"]
-        means = by_model.mean()
-        half_widths = by_model.agg(confidence_half_width)
-        published = quoted.get(key, {})
-        usual = means[means <= 2 * means.median()]
-        edge = 1.1 * max([*usual, *published.values()])
-        for model, mean in means.items():
-            colour = colours[family[model]]
-            _draw_model(axis, height[model], mean, half_widths[model], edge, colour)
-        for model, value in published.items():
-            axis.plot(value, height[model], "D", markersize=7, markerfacecolor="none", color=PUBLISHED)
-            beside(axis, PUBLISHED_COLUMN, height[model], f"{value:g}", PUBLISHED)
-        beside(axis, MEAN_COLUMN, -0.4, "mean (m)")
-        beside(axis, PUBLISHED_COLUMN, -0.4, "published", PUBLISHED)
-        axis.axvline(means[reference], color="0.4", linewidth=1, linestyle="--", zorder=0)
-        axis.set(xlabel="mean distance error (m)", ylim=(bottom + 0.7, -0.8))
-        release = panel["release"].iloc[0]
-        axis.set_title(f"{panel_label(key)}\n{release}", loc="left")
-        axis.grid(visible=False, axis="y")
-    ticks = [names.get(model, f"{model}, not run") for model in family]
-    axes[0].set_yticks(list(height.values()), ticks)
-    del colours["published"]
+    value = "ground_m" if "ground_m" in rows else "mean_m"
+    by_environment = {}
+    for key, panel in by_protocol(rows):
+        by_environment.setdefault(key[0], []).append((key, panel))
+    columns = max(map(len, by_environment.values()))
+    heights = []
+    for panels in by_environment.values():
+        models_here = {model for _, panel in panels for model in panel["model"]}
+        family = {model: families[model] for model in names if model in models_here}
+        heights.append(_heights(family))
+    bottoms = [max(height.values()) for height in heights]
+    figure, axes = plt.subplots(
+        len(by_environment),
+        columns,
+        figsize=(2.3 + 4.1 * columns, 1 + sum(1.5 + 0.24 * bottom for bottom in bottoms)),
+        height_ratios=[5 + bottom for bottom in bottoms],
+        squeeze=False,
+    )
+    for line, panels, height in zip(axes, by_environment.values(), heights, strict=True):
+        for axis, (key, panel) in zip(line, panels, strict=False):
+            ground_scale = (panel[value] / panel["mean_m"]).mean()
+            published = pd.Series(quoted.get(key, {}), dtype=float) * ground_scale
+            by_model = panel.groupby("model")[value]
+            colour = {model: colours[families[model]] for model in height}
+            _draw_panel(axis, by_model, height, colour, published, reference)
+            axis.set_xlabel("mean error (ground metres)" if value == "ground_m" else "mean error (m)", fontsize=10)
+            axis.set_title(f"{panel_label(key)}\n{panel['release'].iloc[0]}", loc="left", fontsize=10)
+            axis.set_yticks(list(height.values()), [""] * len(height))
+        line[0].set_yticks(list(height.values()), [names[model] for model in height])
+        for unused in line[len(panels) :]:
+            unused.remove()
     handles = _legend_handles(colours, names[reference])
-    figure.legend(handles=handles, loc="outside lower center", ncol=4, fontsize=10, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncol=3, fontsize=10, frameon=False)
     return figure
+
+
+def _draw_panel(
+    axis: Axes,
+    by_model: SeriesGroupBy,
+    height: Mapping[str, float],
+    colour: Mapping[str, tuple],
+    published: pd.Series,
+    reference: str,
+) -> None:
+    """The models of one environment and protocol.
+
+    Args:
+        axis: the panel.
+        by_model: errors in metres of each model's runs.
+        height, colour: of each model's line.
+        published: errors in metres by model.
+        reference: the model at whose mean a vertical line is drawn.
+    """
+    bottom = max(height.values()) + 0.8
+    means = by_model.mean()
+    half_widths = by_model.agg(confidence_half_width)
+    usual = means[means <= 2 * means.median()]
+    edge = 1.1 * max([*usual, *published])
+    for model, mean in means.items():
+        _draw_model(axis, height[model], mean, half_widths[model], edge, colour[model])
+    not_run = []
+    diamond = {"markersize": 7, "markerfacecolor": "none", "color": PUBLISHED, "clip_on": False}
+    for model, error in published.items():
+        shown = measured(error, np.nan)
+        if model in height:
+            axis.plot(error, height[model], "D", **diamond)
+            beside(axis, PUBLISHED_COLUMN, height[model], shown, PUBLISHED)
+        else:
+            axis.plot(error, bottom, "D", **diamond)
+            not_run.append(f"published, not run here:\n{model}, {shown} m")
+    beside(axis, MEAN_COLUMN, -0.4, "measured")
+    if len(published):
+        beside(axis, PUBLISHED_COLUMN, -0.4, "published", PUBLISHED)
+    axis.axvline(means[reference], color="0.4", linewidth=1, linestyle="--", zorder=0)
+    axis.set_ylim(bottom, -0.8)
+    axis.tick_params(labelsize=10)
+    below = {"xytext": (0, -46), "xycoords": "axes fraction", "textcoords": "offset points"}
+    axis.annotate("\n".join(not_run), (0, 0), va="center", fontsize=9, color=PUBLISHED, **below)
+    axis.grid(visible=False, axis="y")
 
 
 def _heights(family: Mapping[str, str]) -> dict[str, float]:
@@ -145,7 +190,7 @@ def ratios(table: pd.DataFrame, names: Mapping[str, str], baselines: Sequence[st
         baselines: the models that are drawn in grey.
     """
     panels = by_protocol(table)
-    figure, axis = plt.subplots(figsize=(11, 2 + 0.55 * len(panels)))
+    figure, axis = plt.subplots(figsize=(WIDTH, 2 + 0.55 * len(panels)))
     marks = _marks_of_models(table, names, baselines)
     for height, (_, panel) in enumerate(panels):
         _draw_ratios(axis, height, panel.set_index("model"), marks)
@@ -211,23 +256,29 @@ def error_cdf(
     Args:
         errors: model's name → errors in metres.
         xlabel, title, xlimit: of the axis.
-        highlighted: the names to colour and label where there are many; the other lines are grey. None: all.
+        highlighted: the names to colour and label where there are many; the other lines are grey. None: all. The last
+            of them, which the figure is about, is black.
     """
     if highlighted is None:
         highlighted = list(errors)
     grey = [label for label in errors if label not in highlighted]
-    figure, axis = plt.subplots(figsize=(8, 4.8))
-    for label in highlighted:
+    figure, axis = plt.subplots(figsize=(WIDTH, 5))
+    for number, label in enumerate(highlighted):
         values = errors[label]
         summary = f"mean {np.mean(values):.3g}, median {np.median(values):.3g}"
-        axis.ecdf(values, label=f"{label} ({summary})", zorder=3)
+        is_last = number == len(highlighted) - 1
+        style = {"color": "black", "linewidth": 3}
+        if not is_last:
+            style = {"color": LINE_COLOURS[number % len(LINE_COLOURS)], "linestyle": STYLES[number % len(STYLES)]}
+        axis.ecdf(values, label=f"{label} ({summary})", zorder=3, **style)
     shared_label = f"{len(grey)} others"
     for label in grey:
-        axis.ecdf(errors[label], color="0.75", linewidth=1, label=shared_label)
+        axis.ecdf(errors[label], color="0.8", linewidth=1, label=shared_label)
         shared_label = ""
     axis.set(xlabel=xlabel, ylabel="share of test rows with at most this error", title=title)
     axis.set(ylim=(0, 1), xlim=(0, xlimit))
-    axis.legend(loc="lower right", fontsize=10)
+    axis.yaxis.set_major_formatter(PercentFormatter(1))
+    axis.legend(loc="lower right", fontsize=11)
     return figure
 
 
@@ -242,7 +293,7 @@ def ablation(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         names: model → the step's name, from the first to the last.
     """
     panels = by_protocol(rows)
-    size = (2.5 + 4.6 * len(panels), 1.4 + 0.42 * len(names))
+    size = (3 + (WIDTH - 3) / 2 * max(2, len(panels)), 1.4 + 0.3 * len(names))
     figure, axes = side_by_side(len(panels), size, sharey=True)
     heights = np.arange(len(names))
     for axis, (key, panel) in zip(axes, panels, strict=True):
@@ -254,7 +305,8 @@ def ablation(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         for height, mean in zip(heights, means, strict=True):
             text = "" if np.isnan(mean) else measured(mean, np.nan)
             beside(axis, MEAN_COLUMN, height, text)
-        axis.set(xlabel="mean distance error (m), validation rows", title=panel_label(key))
+        axis.set_xlabel("mean error (m), validation rows", fontsize=11)
+        axis.set_title(panel_label(key), fontsize=11)
         axis.set_ylim(len(names) - 0.5, -0.5)
-    axes[0].set_yticks(heights, list(names.values()))
+    axes[0].set_yticks(heights, list(names.values()), fontsize=10)
     return figure

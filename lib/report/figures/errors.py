@@ -6,21 +6,34 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from lib.data.fingerprints import FingerprintSet
-from lib.report.figures.style import band, environment_colour, panel_label, scans_label, side_by_side
+from lib.report.figures.style import (
+    WIDTH,
+    band,
+    environment_colour,
+    grid,
+    grid_shape,
+    panel_label,
+    scans_label,
+)
 
 LINES = {"spatial": ":"}  # protocols that are not drawn with a full line
+FLOORS, ARROWS = 2, 60  # floors of a map, and arrows on each: more could not be told apart
+CELLS, FEWEST = 36, 3  # hexagons across a map of mean errors, and the fewest scans that one is coloured for
 
 
 # === Maps ===
 
 
 def error_map(fingerprints: FingerprintSet, predicted: np.ndarray, plan: np.ndarray, title: str) -> Figure:
-    """Each scan's true position and a line to where it was placed; floors side by side where there are any.
+    """Where a model errs, in ground metres: arrows from true to predicted positions, or the mean error by area.
+
+    Scans with floors are drawn for the building and the two floors that have the most of them, with at most 60 arrows a
+    floor, drawn at random. Scans without floors are too many for arrows: hexagons show the mean error of those within.
 
     Args:
         fingerprints: scans at known positions.
@@ -28,40 +41,86 @@ def error_map(fingerprints: FingerprintSet, predicted: np.ndarray, plan: np.ndar
         plan: (m, 2) training positions, drawn in grey as the plan.
         title: of the figure.
     """
-    true = fingerprints.position
-    floors = [None]
-    if fingerprints.floor is not None:
-        floors = np.unique(fingerprints.floor)
-    error = np.linalg.norm(predicted - true, axis=1)
-    everywhere = np.concatenate([plan, true])
-    low = everywhere.min(axis=0)
-    high = everywhere.max(axis=0)
+    scale = fingerprints.frame.ground_scale
+    true = fingerprints.position * scale
+    predicted = predicted * scale
+    plan = plan * scale
+    if fingerprints.floor is None:
+        return _map_of_means(true, predicted, plan, f"{title}\nmean error by area", scans_label(fingerprints.name))
+    within = np.full(len(fingerprints), True)
+    if fingerprints.building is not None:
+        building = _most_frequent(fingerprints.building, 1)[0]
+        within = fingerprints.building == building
+        title = f"{title}\nbuilding {building}; at most {ARROWS} arrows a floor, from true to predicted positions"
+    floors = np.sort(_most_frequent(fingerprints.floor[within], FLOORS))
+    low = true[within].min(axis=0) - 15
+    high = true[within].max(axis=0) + 15
     east, north = high - low
-    width = 8.5 if len(floors) == 1 else 3.6
-    size = (width * len(floors), 1.3 + width * north / east)
-    figure, axes = side_by_side(len(floors), size, sharex=True, sharey=True)
+    lines, columns = grid_shape(len(floors))
+    size = (WIDTH, 1.2 + lines * (0.5 + 0.7 * WIDTH / columns * north / east))
+    figure, axes = grid(len(floors), size, sharex=True, sharey=True)
     figure.set_layout_engine("compressed")
-    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": np.percentile(error, 95)}
-    scans = scans_label(fingerprints.name)
+    error = np.linalg.norm(predicted - true, axis=1)
     for axis, floor in zip(axes, floors, strict=True):
-        on_floor = np.full(len(fingerprints), True)
-        name = ""
-        if floor is not None:
-            on_floor = fingerprints.floor == floor
-            name = f"floor {floor}: "
-        floor_error = error[on_floor]
-        lines = np.stack([true[on_floor], predicted[on_floor]], axis=1)
-        axis.scatter(*plan.T, s=3, color="0.85", linewidth=0)
-        axis.add_collection(LineCollection(lines, colors="0.35", linewidths=0.5, alpha=0.6))
-        dots = axis.scatter(*true[on_floor].T, c=floor_error, s=9, linewidth=0, zorder=3, **colours)
-        axis.set(xlabel="east (m)", aspect="equal")
-        mean = floor_error.mean()
-        axis.set_title(f"{name}{len(floor_error):,} {scans}, mean {mean:.3g} m", fontsize=11)
+        on_floor = np.flatnonzero(within & (fingerprints.floor == floor))
+        dots = _draw_arrows(axis, true[on_floor], predicted[on_floor], plan, np.percentile(error[within], 95))
+        scans = f"{len(on_floor):,} {scans_label(fingerprints.name)}"
+        axis.set_title(f"floor {floor}: {scans}, mean {error[on_floor].mean():.3g} m", fontsize=11)
+        axis.set(xlabel="east (m)", aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
     axes[0].set_ylabel("north (m)")
-    axes[0].set_xlim(low[0], high[0])
-    axes[0].set_ylim(low[1], high[1])
     figure.colorbar(dots, ax=axes, label="error (m)", extend="max", shrink=0.8)
-    figure.suptitle(title, fontsize=13)
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _most_frequent(labels: np.ndarray, count: int) -> np.ndarray:
+    """The labels that most scans have, the most frequent first."""
+    values, counts = np.unique(labels, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return values[order[:count]]
+
+
+def _draw_arrows(axis: Axes, true: np.ndarray, predicted: np.ndarray, plan: np.ndarray, most: float) -> PathCollection:
+    """Arrows of some scans, and a dot at the true position of each of them, coloured by its error."""
+    picked = np.random.default_rng(0).permutation(len(true))[:ARROWS]
+    true = true[picked]
+    moved = predicted[picked] - true
+    error = np.linalg.norm(moved, axis=1)
+    axis.scatter(*plan.T, s=8, color="0.88", linewidth=0)
+    arrows = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.005, "headwidth": 4, "headlength": 4}
+    axis.quiver(*true.T, *moved.T, color="0.25", zorder=3, **arrows)
+    colours = {"cmap": "viridis_r", "vmin": 0, "vmax": most}
+    return axis.scatter(*true.T, c=error, s=32, edgecolor="black", linewidth=0.4, zorder=4, **colours)
+
+
+def _map_of_means(true: np.ndarray, predicted: np.ndarray, plan: np.ndarray, title: str, scans: str) -> Figure:
+    """The mean error of the scans in each hexagon; smaller groups than `FEWEST` are left grey."""
+    error = np.linalg.norm(predicted - true, axis=1)
+    low = true.min(axis=0)
+    high = true.max(axis=0)
+    east, north = high - low
+    rows = max(1, round(CELLS * north / east / 3**0.5))
+    figure, axis = plt.subplots(figsize=(WIDTH, 1.2 + 0.68 * WIDTH * north / east))
+    figure.set_layout_engine("compressed")
+    axis.scatter(*plan.T, s=4, color="0.8", linewidth=0)
+    cells = axis.hexbin(
+        *true.T,
+        C=error,
+        reduce_C_function=np.mean,
+        mincnt=FEWEST,
+        gridsize=(CELLS, rows),
+        extent=(low[0], high[0], low[1], high[1]),
+        cmap="viridis_r",
+        edgecolors="white",
+        linewidths=0.3,
+        zorder=2,
+    )
+    means = np.ma.compressed(cells.get_array())
+    if len(means):
+        cells.set_clim(0, np.percentile(means, 95))
+    axis.set(xlabel="east (m)", ylabel="north (m)", aspect="equal")
+    figure.colorbar(cells, ax=axis, label=f"mean error (m), {FEWEST} {scans} or more", extend="max", shrink=0.8)
+    axis.set_title(f"{title}: {len(error):,} {scans}, mean {error.mean():.3g} m", fontsize=12)
     return figure
 
 
@@ -114,8 +173,8 @@ def errors_by(errors: Mapping[str, tuple[np.ndarray, Sequence]], title: str) -> 
         errors: what groups the scans → (n,) errors in metres and (n,) groups. One panel each.
         title: of the figure.
     """
-    size = (1 + 4.6 * len(errors), 4.2)
-    figure, axes = side_by_side(len(errors), size)
+    lines, columns = grid_shape(len(errors))
+    figure, axes = grid(len(errors), (WIDTH / 2 * columns, 0.4 + 3.4 * lines))
     for axis, grouping in zip(axes, errors, strict=True):
         error, groups = errors[grouping]
         table = pd.DataFrame({"error": error, "group": groups})
@@ -133,9 +192,8 @@ def errors_by(errors: Mapping[str, tuple[np.ndarray, Sequence]], title: str) -> 
             medianprops={"color": "black"},
             meanprops={"markersize": 5},
         )
-        axis.set(xlabel=f"{grouping}; number of scans", ylim=(0, None))
+        axis.set(xlabel=f"{grouping}; number of scans", ylabel="error (m); triangle: mean", ylim=(0, None))
         axis.tick_params(axis="x", labelsize=9)
-    axes[0].set_ylabel("error (m); triangle: mean")
     figure.suptitle(title, fontsize=13)
     return figure
 

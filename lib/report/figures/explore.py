@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from lib.data.fingerprints import FingerprintSet
 from lib.report.figures.style import (
     PALETTE,
+    WIDTH,
     environment_colour,
     environment_label,
     scans_label,
@@ -83,7 +84,7 @@ def heard_per_row(environments: Iterable[FingerprintSet]) -> Figure:
         silent = (counts == 0).sum()
         _histogram(axis, counts, color=environment_colour(name))
         axis.axvline(median, label=f"median {median:.0f}", **THRESHOLD)
-        axis.set(xlabel=f"{transmitters_label(name)} heard", ylabel=scans_label(name))
+        axis.set(xlabel=f"{transmitters_label(name)} heard", ylabel=f"number of {scans_label(name)}")
         axis.set_title(f"{environment_label(name)}: {silent} hear nothing")
         axis.yaxis.set_major_formatter("{x:,.0f}")
         axis.legend()
@@ -91,32 +92,45 @@ def heard_per_row(environments: Iterable[FingerprintSet]) -> Figure:
 
 
 def positions(environments: Iterable[FingerprintSet]) -> Figure:
-    """Where fingerprints were taken, coloured by the publisher's part."""
+    """Where fingerprints were taken: one line an environment, one panel a publisher's part, so that none hides another.
+
+    The other parts are grey.
+    """
     environments = list(environments)
-    figure, axes = wide_panels(len(environments), height=4.6)
-    figure.set_layout_engine("compressed")  # leaves no gaps around axes of a fixed aspect
-    for axis, fingerprints in zip(axes, environments, strict=True):
-        parts = fingerprints.part
-        if parts is None:
-            parts = np.full(len(fingerprints), "all")
-        for number, part in enumerate(pd.unique(parts)):
-            of_part = parts == part
-            east, north = fingerprints.position[of_part].T
-            colour = PART_COLOURS[number % len(PART_COLOURS)]
-            size = 14 if number == 0 else 4
-            label = f"{part} ({of_part.sum():,})"
-            axis.scatter(east, north, s=size, color=colour, label=label, linewidth=0)
-        places = len(np.unique(fingerprints.place_id))
-        axis.set(xlabel="east (m)", ylabel="north (m)", aspect="equal")
-        axis.set_title(f"{environment_label(fingerprints.name)}: {places:,} distinct positions")
-        axis.legend(title="publisher's part", markerscale=2, fontsize=10, title_fontsize=10)
+    parts = []
+    for fingerprints in environments:
+        part = fingerprints.part
+        parts.append(np.full(len(fingerprints), "all") if part is None else part)
+    columns = max(len(pd.unique(part)) for part in parts)
+    size = (WIDTH / 2 * max(columns, 2), 3.2 * len(environments))
+    figure, axes = plt.subplots(len(environments), columns, figsize=size, squeeze=False)
+    for line, fingerprints, part in zip(axes, environments, parts, strict=True):
+        names = pd.unique(part)
+        for axis, name in zip(line, names, strict=False):
+            _positions_of_part(axis, fingerprints, part == name, name)
+        line[0].set_ylabel("north (m)")
+        for unused in line[len(names) :]:
+            unused.remove()
     return figure
+
+
+def _positions_of_part(axis: Axes, fingerprints: FingerprintSet, of_part: np.ndarray, name: str) -> None:
+    """One part in the colour of its environment, the others in grey."""
+    position = fingerprints.position * fingerprints.frame.ground_scale
+    axis.scatter(*position[~of_part].T, s=3, color="0.85", linewidth=0)
+    axis.scatter(*position[of_part].T, s=5, color=environment_colour(fingerprints.name), linewidth=0)
+    places = len(np.unique(fingerprints.place_id[of_part]))
+    label = environment_label(fingerprints.name)
+    scans = scans_label(fingerprints.name)
+    axis.set(xlabel="east (m)", aspect="equal")
+    axis.set_title(f"{label}: {name}\n{of_part.sum():,} {scans} at {places:,} positions", fontsize=11)
 
 
 def coverage_maps(fingerprints: FingerprintSet, transmitters: Sequence[str]) -> Figure:
     """Where each of some transmitters is heard, and how strongly: its radio map."""
     east, north = np.ptp(fingerprints.position, axis=0)
-    size = (4.4 * len(transmitters), 1.2 + 4 * north / east)
+    panel_width = WIDTH / len(transmitters)
+    size = (WIDTH, 1.4 + panel_width * north / east)
     figure, axes = side_by_side(len(transmitters), size, sharex=True, sharey=True)
     figure.set_layout_engine("compressed")
     weakest, strongest = np.percentile(fingerprints.heard_values, [1, 99])
@@ -136,7 +150,7 @@ def coverage_maps(fingerprints: FingerprintSet, transmitters: Sequence[str]) -> 
             cmap="viridis",
         )
         axis.set(xlabel="east (m)", aspect="equal")
-        axis.set_title(f"{transmitter}: heard by {heard / len(fingerprints):.1%}")
+        axis.set_title(f"{transmitter}\nheard by {heard / len(fingerprints):.1%}", fontsize=10)
     axes[0].set_ylabel("north (m)")
     figure.colorbar(dots, ax=axes, label="RSSI (dBm)", extend="both")
     scans = scans_label(fingerprints.name)
@@ -189,10 +203,11 @@ def before_after(raw: FingerprintSet, kept: np.ndarray, scaled: np.ndarray) -> F
     figure, (before, after) = wide_panels(2)
     _histogram(before, raw.heard_values, color=colour, linewidth=0.3)
     not_heard = 1 - raw.heard.mean()
-    before.set(xlabel="RSSI (dBm), heard values only", ylabel="values")
-    before.set_title(f"before: {len(raw.transmitters)} {transmitters}, {not_heard:.1%} not heard")
+    before.set(xlabel="RSSI (dBm), heard values only", ylabel="number of values")
+    before.yaxis.set_major_formatter("{x:,.0f}")
+    before.set_title(f"before: {len(raw.transmitters)} {transmitters}, {not_heard:.1%} not heard", fontsize=11)
     after.hist(scaled.ravel(), bins=len(np.unique(scaled)), color=colour, linewidth=0.3)
-    after.set(xlabel="scaled RSSI (Eq. 5); not heard = lower bound", ylabel="values (log)", yscale="log")
-    after.set_title(f"after: {kept.sum()} {transmitters}, scaled")
+    after.set(xlabel="RSSI scaled by Eq. 5 (no unit)", ylabel="number of values", yscale="log")
+    after.set_title(f"after: {kept.sum()} {transmitters}; left bar: not heard", fontsize=11)
     figure.suptitle(environment_label(raw.name))
     return figure

@@ -18,6 +18,7 @@ sns.set_theme(context="notebook", style="whitegrid", palette="colorblind")
 matplotlib.rcParams |= {"figure.dpi": 100, "savefig.dpi": 150, "figure.constrained_layout.use": True}
 
 PALETTE = sns.color_palette("colorblind")
+WIDTH = 9.0  # inches of a whole figure: pages show it about 800 pixels wide, where smaller text could not be read
 ENVIRONMENT_COLOURS = [*PALETTE, *sns.color_palette("dark")]  # there are more environments than PALETTE has colours
 # Labels of environments. One that is not listed is plotted with its own name.
 ENVIRONMENTS = {"ujiindoorloc": "UJIIndoorLoc, Wi-Fi", "lorawan_antwerp": "Antwerp, LoRaWAN"}
@@ -100,10 +101,10 @@ def side_by_side(panels: int, size: tuple[float, float], **sharing: bool) -> tup
     return figure, list(axes[0])
 
 
-def wide_panels(panels: int, height: float = 4.2) -> tuple[Figure, list[Axes]]:
-    """A grid whose panels are 6 inches wide, and so high."""
+def wide_panels(panels: int, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A grid whose panels are half a page wide, and so high."""
     lines, columns = grid_shape(panels)
-    figure, axes = grid(panels, (6 * columns, height * lines))
+    figure, axes = grid(panels, (WIDTH / 2 * columns, height * lines))
     figure.get_layout_engine().set(wspace=0.05)
     return figure, axes
 
