@@ -70,7 +70,7 @@ def numbers(lines: list[str]) -> list[str]:
 def test_help_is_the_default_and_names_every_target(make):
     printed = make().printed
     targets = ("help", "setup", "data", "all", "benchmark", "smoke", "search", "sweep", "bench", "test", "test-all")
-    for target in (*targets, "lab", "lock", "wheels", "tidy", "clean"):
+    for target in (*targets, "site", "lab", "lock", "wheels", "tidy", "clean"):
         assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
 
 
