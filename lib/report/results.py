@@ -313,7 +313,7 @@ def benchmark_tables(
 def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd.Series) -> pd.DataFrame:
     """The table of one environment and protocol; `published` are mean errors in metres by model."""
     shown_as = dict(HEADINGS)
-    if "ground_m" in rows:
+    if has_ground_metres(rows):
         rows, shown_as = _in_ground_metres(rows)
     present = rows.columns[rows.notna().any()]
     errors = [name for name in ERRORS if name in present]
@@ -332,6 +332,11 @@ def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd
     table = table.rename(index=names).rename_axis("model")
     table = table.dropna(axis="columns", how="all").fillna("")
     return table.rename(columns=shown_as).reset_index()
+
+
+def has_ground_metres(rows: pd.DataFrame) -> bool:
+    """Whether every row of a result table has its mean error in ground metres."""
+    return "ground_m" in rows and bool(rows["ground_m"].notna().all())
 
 
 def _in_ground_metres(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:

@@ -350,7 +350,7 @@ def test_benchmark_has_a_table_for_every_protocol_in_the_order_of_the_names():
         "mean error (m, ground)": "5.50 ± 1.24",
         "EvAAL score (m, ground)": "8.50 ± 1.24",
         "mean error (m, Web Mercator)": "11.00 ± 2.48",
-        "median error (m, ground)": "4.00 ± 0.37",
+        "median error (m, ground)": "4.00 ± 0.00",
         "75th percentile (m, ground)": "6.00 ± 0.00",
         "95th percentile (m, ground)": "15.00 ± 0.00",
         "mean error on the right floor (m, ground)": "",

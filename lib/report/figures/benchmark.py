@@ -22,6 +22,7 @@ from lib.report.figures.style import (
     panel_label,
     side_by_side,
 )
+from lib.report.results import has_ground_metres
 
 FAMILIES = [*PALETTE[:3], PALETTE[4], (0.1, 0.1, 0.1), PALETTE[9]]  # the last families stand apart from the others
 MARKERS = "osD^vPX*"
@@ -60,7 +61,7 @@ def forest(
     models_run = set(rows["model"])
     families_run = list(dict.fromkeys(families[model] for model in names if model in models_run))
     colours = dict(zip(families_run, FAMILIES, strict=False))
-    value = "ground_m" if "ground_m" in rows else "mean_m"
+    value = "ground_m" if has_ground_metres(rows) else "mean_m"
     by_environment = {}
     for key, panel in by_protocol(rows):
         by_environment.setdefault(key[0], []).append((key, panel))
@@ -91,7 +92,10 @@ def forest(
         line[0].set_yticks(list(height.values()), [names[model] for model in height])
         for unused in line[len(panels) :]:
             unused.remove()
-    handles = _legend_handles(colours, names[reference])
+    published_label = "published, on other rows"
+    if value == "ground_m":
+        published_label = f"{published_label},\nconverted to ground metres"
+    handles = _legend_handles(colours, names[reference], published_label)
     figure.legend(handles=handles, loc="outside lower center", ncol=3, fontsize=10, frameon=False)
     return figure
 
@@ -166,13 +170,13 @@ def _draw_model(axis: Axes, height: float, mean: float, half_width: float, edge:
     beside(axis, MEAN_COLUMN, height, measured(mean, half_width))
 
 
-def _legend_handles(colours: Mapping[str, tuple], reference: str) -> list[Line2D]:
+def _legend_handles(colours: Mapping[str, tuple], reference: str, published: str) -> list[Line2D]:
     """What colours of families, and the other marks of `forest`, mean."""
     handles = []
     for name, colour in colours.items():
         handles.append(Line2D([], [], color=colour, marker="o", label=name))
     diamond = {"marker": "D", "markerfacecolor": "none", "linestyle": ""}
-    handles.append(Line2D([], [], color=PUBLISHED, label="published, on other rows", **diamond))
+    handles.append(Line2D([], [], color=PUBLISHED, label=published, **diamond))
     handles.append(Line2D([], [], color="0.4", linestyle="--", label=reference))
     handles.append(Line2D([], [], color="0.4", linewidth=5, alpha=0.4, label="95 % interval over seeds"))
     return handles
