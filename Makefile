@@ -21,6 +21,7 @@ export PYTHONPATH := $(CURDIR)
 # To use another environment, conda's say: make all VENV= BIN=$$CONDA_PREFIX/bin
 VENV := .venv/.complete
 WITH_BENCH = $(if $(VENV),.venv/.bench .venv/.export)
+WITH_SITE = $(if $(VENV),.venv/.site)
 BIN := .venv/bin
 BUILT := $(or $(FINGERPRINT_OUTPUTS),outputs)/notebooks/$(PROFILE)-$(DATA)$(if $(filter-out subset,$(LORAWAN)),-lorawan-$(LORAWAN))
 # Whether the data are measured is decided once, when they are looked for, and not by every notebook again.
@@ -34,7 +35,7 @@ NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
 	08_use_localizer 09_stress_localizer 10_environments 11_ageing 12_transfer_from_many))
 FIRST := $(VENV) notebooks/run.py notebooks/settings.yaml $(LIBRARY) $(BUILT)/sources.json
 
-.PHONY: help setup data all notebooks benchmark smoke search sweep bench test test-all lab lock wheels tidy clean FORCE
+.PHONY: help setup data all notebooks benchmark smoke search sweep bench site test test-all lab lock wheels tidy clean FORCE
 
 help: ## Show this list
 	@echo "Usage: make TARGET [PROFILE=full|benchmark|smoke] [DATA=auto|real|simulated] [LORAWAN=subset|full]"
@@ -74,10 +75,15 @@ sweep: $(VENV) $(BUILT)/sources.json ## Train every model on shares of the rows,
 	$(PYTHON_ON_DATA) -m lib.experiments.sweep $(SWEEP)
 	$(SHOW)
 
+# Warnings name broken links. Nothing is run or fetched.
+site: $(WITH_SITE) ## Build the pages: notebooks as executed, documents, API reference; into outputs/site
+	$(BIN)/python -m sphinx --quiet --conf-dir docs/site --doctree-dir outputs/.doctrees . outputs/site
+	@echo "The site: outputs/site/index.html"
+
 test: $(VENV) ## Run the tests, in minutes
 	$(BIN)/python -m pytest -p no:nbval -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder
 
-test-all: $(VENV) ## Run these and the slow ones: whole runs, killed clusters, notebooks on measured data
+test-all: $(VENV) $(WITH_SITE) ## Run these and the slow ones: whole runs, killed clusters, measured data, Chromium
 	$(BIN)/python -m pytest -p no:nbval -n 2 --dist loadfile --no-loadscope-reorder
 
 lab: $(VENV) ## Open JupyterLab here; what is run by hand writes to outputs/lab
@@ -107,8 +113,8 @@ tidy: $(VENV) ## Strip the notebooks' outputs, format and lint: before a commit
 	$(BIN)/ruff check --fix .
 
 clean: ## Delete all that can be made again but the committed results and .venv
-	rm -rf outputs/notebooks outputs/models outputs/full outputs/benchmark outputs/smoke outputs/lab \
-		outputs/simulated outputs/results/errors
+	rm -rf outputs/notebooks/*/ outputs/models outputs/full outputs/benchmark outputs/smoke outputs/lab \
+		outputs/simulated outputs/results/errors outputs/site outputs/.doctrees docs/site/api
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 NEEDED := Python 3.11, 3.12 or 3.13 is needed
@@ -120,10 +126,10 @@ $(VENV): requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	touch $@
 
-# The constraints let pip add packages but change none that is locked.
-.venv/.bench .venv/.export: .venv/.%: $(VENV) requirements-%.txt
+# The constraints let pip add packages but change none that is locked. Their markers say on which Python they hold.
+.venv/.bench .venv/.export .venv/.site: .venv/.%: $(VENV) requirements-%.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-$*.txt \
-		--constraint <(grep -oE '^[^ ;]+==[^ ;]+' requirements.lock)
+		--constraint <(grep -oE '^[^ ;]+==[^\\]+' requirements.lock)
 	touch $@
 
 # A data file that came or changed since the data were looked for counts, whatever the time of change it carries.
@@ -148,7 +154,7 @@ $(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_local
 $(BUILT)/08_use_localizer.ipynb: | $(BUILT)/06_build_unified.ipynb
 $(BUILT)/10_environments.ipynb: | $(BUILT)/07_benchmark.ipynb
 
-# The README shows the tables of the committed run.
+# The README and docs/ show the tables and figures of the committed run.
 ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS)$(filter-out subset,$(LORAWAN)),benchmark)
-SHOW := $(BIN)/python -m lib.report.document README.md
+SHOW := $(BIN)/python -m lib.report.front
 endif

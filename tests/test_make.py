@@ -16,7 +16,7 @@ case "$1 $2" in
     "-m lib.experiments.workers") shift 4; exec "$@" ;;
     "-m lib.data.datasets") mkdir -p "$(dirname "$3")"; echo '{"simulated": true}' > "$3" ;;
     "-m lib.experiments.reproduction") echo "summary of $3" ;;
-    "-m lib.report.document") echo "filled $3" ;;
+    "-m lib.report.front") echo "filled the pages" ;;
     "notebooks/run.py "*)
         echo "$2" >> "$RAN"
         if [ "$2" = "$FAILS" ]; then exit 1; fi
@@ -70,7 +70,7 @@ def numbers(lines: list[str]) -> list[str]:
 def test_help_is_the_default_and_names_every_target(make):
     printed = make().printed
     targets = ("help", "setup", "data", "all", "benchmark", "smoke", "search", "sweep", "bench", "test", "test-all")
-    for target in (*targets, "lab", "lock", "wheels", "tidy", "clean"):
+    for target in (*targets, "site", "lab", "lock", "wheels", "tidy", "clean"):
         assert re.search(rf"^  {target} ", printed, flags=re.MULTILINE), target
 
 
@@ -161,6 +161,6 @@ def test_make_all_passes_on_how_many_jobs_to_run_and_whether_to_keep_going(make,
 
 
 @pytest.mark.parametrize(("profile", "fills"), [("full", False), ("benchmark", True)])
-def test_only_the_benchmark_fills_the_readme(make, profile, fills):
+def test_only_the_benchmark_fills_the_pages(make, profile, fills):
     would = make("-n", "all", PROFILE=profile, FINGERPRINT_OUTPUTS="").printed
-    assert ("lib.report.document README.md" in would) == fills
+    assert ("lib.report.front" in would) == fills

@@ -1,7 +1,9 @@
 """A seeded radio simulator: two environments that look like the measured ones, for when no measured file can be had.
 
-The model is the usual one of the field; at a distance d from a transmitter, in dBm,
+The model is the usual one of the field; at a distance d from a transmitter, in dBm::
+
     P = power + gain − 10 · exponent · log10(d / 1 m) − walls − floors + shadowing + device offset + fading
+
 and P is reported, in whole dBm, where it rises above the receiver's sensitivity and the interference of the moment.
 The parameters were set so that the marginals agree with the published files; the tests hold the figures.
 Each seed is one world (transmitters, shadowing, devices, parking places). More rows are more visits to the same world.

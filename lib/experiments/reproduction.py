@@ -1,7 +1,8 @@
 """What a run of all notebooks took, on which machine, and whether its results agree with the committed ones.
 
 Run as a command at the end of `make all`. It prints a summary, writes `results/provenance.json` and
-`tables/speed_pipeline`, and, for a run on measured data that is not itself the committed one, `reproduction.md`.
+`tables/speed_pipeline`, and, for a run on measured data, `reproduction.md`, or if it is the committed one, the executed
+notebooks.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from dask.system import CPU_COUNT
 from scipy import stats
 
 from lib import THREADS, paths
+from lib.experiments import executed
 from lib.paths import Workspace, replacing
 from lib.report import results
 
@@ -94,7 +96,7 @@ def commit() -> str | None:
     """The commit of this checkout, with `-dirty` where anything but results differs from it; None outside of git."""
     try:
         head = _git("rev-parse", "HEAD").strip()[:12]
-        changed = _git("status", "--porcelain", "--", ".", ":!outputs", ":!README.md")
+        changed = _git("status", "--porcelain", "--", ".", ":!outputs", ":!README.md", ":!docs")
     except (OSError, subprocess.CalledProcessError):
         return None
     return f"{head}-dirty" if changed else head
@@ -252,6 +254,9 @@ def finish(built: Path, workspace: Workspace, profile: str, simulated: bool, sta
     print(f"Figures, tables and results: {workspace.outputs}")
     if simulated:
         print("SIMULATED DATA: the results say nothing about the paper, and are compared with nothing.")
+    elif profile == paths.COMMITTED:
+        copies = executed.publish(built, workspace.outputs / "notebooks")
+        print(f"{len(copies)} executed notebooks: {workspace.outputs / 'notebooks'}")
     elif profile == "full":
         print(f"\n{reproduction(workspace)}")
 

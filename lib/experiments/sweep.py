@@ -99,7 +99,7 @@ def main() -> None:
         with workers.local_or_given(options.workers) as client:
             rows, failed = sweep(chosen, workspace, client)
     except (ImportError, OSError, RuntimeError) as problem:
-        sys.exit(f"{problem}\nWhat a cluster needs is in the README under “Past one machine”.")
+        sys.exit(f"{problem}\nWhat a cluster needs is in docs/cluster.md.")
     if failed:
         sys.exit(f"{len(failed)} runs failed, the others are kept; nothing was written. {', '.join(failed)}")
     table = pd.DataFrame(rows, columns=[*results.COLUMNS, "share"])

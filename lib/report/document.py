@@ -1,36 +1,70 @@
-"""Markdown with what was measured: rendered tables in a document, values in the sentences of a conclusion.
+"""Markdown with what was measured: tables and figures in a document, values in the sentences of a conclusion."""
 
-`python -m lib.report.document README.md` puts the tables into the front page.
-"""
-
-import argparse
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from string import Formatter
 
-from lib.paths import ROOT, replacing
+MARKED = re.compile(
+    r"(?P<mark><!-- (?P<kind>table|figure): (?P<name>\w+)(?:, (?P<caption>[^\n]*))? -->)\n.*?<!-- end -->",
+    flags=re.DOTALL,
+)
+FURTHER = re.compile(r"(?P<mark><!-- further -->)\n.*?<!-- end -->", flags=re.DOTALL)
 
-MARKED = re.compile(r"(?P<mark><!-- table: (?P<name>\w+) -->)\n.*?<!-- end -->", flags=re.DOTALL)
+
+def marks(document: str) -> dict[str, list[str]]:
+    """Names of the tables and figures that a document has marks for, by `table` and `figure`."""
+    names = {"table": [], "figure": []}
+    for match in MARKED.finditer(document):
+        names[match["kind"]].append(match["name"])
+    return names
 
 
-def fill(document: str, tables: Path) -> str:
-    """Replace what stands between `<!-- table: NAME -->` and `<!-- end -->` by the rendered table `NAME.md`.
+def fill(document: str, outputs: Path, folder: Path, elsewhere: Collection[str] = ()) -> str:
+    """Fill the marks of a document. What stands between a mark and `<!-- end -->` is replaced.
+
+    `<!-- table: NAME -->` gets the rendered table `tables/NAME.md`, and `<!-- figure: NAME, CAPTION -->` the figure
+    `figures/NAME.png`; nothing if there is no such file. `<!-- further -->` gets all figures, and links to all tables,
+    that have no mark.
 
     Args:
         document: Markdown.
-        tables: the folder with the rendered tables.
-
-    Raises:
-        FileNotFoundError: if a table that the document names does not exist.
+        outputs: the folder with `tables` and `figures`.
+        folder: where the document lies, from which its links lead.
+        elsewhere: names of tables and figures that other documents show.
     """
+    links = Path(os.path.relpath(outputs, folder))
 
     def filled(match: re.Match) -> str:
-        table = tables / f"{match['name']}.md"
-        return f"{match['mark']}\n{table.read_text()}<!-- end -->"
+        content = ""
+        if match["kind"] == "table":
+            table = outputs / "tables" / f"{match['name']}.md"
+            if table.exists():
+                content = table.read_text()
+        elif (outputs / "figures" / f"{match['name']}.png").exists():
+            content = _image(links, match["name"], match["caption"] or match["name"])
+        return f"{match['mark']}\n{content}<!-- end -->"
 
-    return MARKED.sub(filled, document)
+    def further(match: re.Match) -> str:
+        named = marks(document)
+        shown = {*named["table"], *named["figure"], *elsewhere}
+        content = ""
+        for path in sorted((outputs / "figures").glob("*.png")):
+            if path.stem not in shown:
+                content += _image(links, path.stem, path.stem) + "\n"
+        for path in sorted((outputs / "tables").glob("*.md")):
+            if path.stem not in shown:
+                content += f"- Table [{path.stem}]({(links / 'tables' / path.name).as_posix()})\n"
+        return f"{match['mark']}\n{content}<!-- end -->"
+
+    return FURTHER.sub(further, MARKED.sub(filled, document))
+
+
+def _image(links: Path, name: str, caption: str) -> str:
+    """A line that shows a figure."""
+    return f"![{caption}]({(links / 'figures' / name).as_posix()}.png)\n"
 
 
 def with_values(text: str, **values: float | str | Sequence[str]) -> str:
@@ -61,17 +95,3 @@ def _shown(value: float | str | Sequence[str]) -> str:
         return f"{value:,.{digits}f}"
     *first, last = value or ["none"]
     return f"{', '.join(first)} and {last}" if first else last
-
-
-def main() -> None:
-    """Put the tables below outputs/tables into a document, each between `<!-- table: NAME -->` and `<!-- end -->`."""
-    parser = argparse.ArgumentParser(prog="python -m lib.report.document", description=main.__doc__)
-    parser.add_argument("document", type=Path, help="Markdown that has such marks, README.md for instance")
-    document = parser.parse_args().document
-    text = fill(document.read_text(), ROOT / "outputs" / "tables")
-    with replacing(document) as temporary:
-        temporary.write_text(text)
-
-
-if __name__ == "__main__":
-    main()

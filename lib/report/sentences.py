@@ -129,7 +129,7 @@ def _variant(rows: pd.DataFrame, model: str, name: str) -> str:
         if own.notna().sum() > 1 and own.index.notna().all():
             effect = EFFECT[by_seeds(own, usual)]
         parts.append(f"`{protocol}` {metres(own)} m where it has {metres(usual)} m ({effect})")
-    return f"{name}: {'; '.join(parts)}."
+    return f"*{name}*: {'; '.join(parts)}."
 
 
 def phones(rows: pd.DataFrame) -> str:
@@ -164,7 +164,9 @@ def on_test_rows(rows: pd.DataFrame) -> str:
     """
     parts = []
     for protocol, own in rows.groupby("protocol", sort=False):
-        text = f"`{protocol}` {error(own)}, median {metres(own['median_m'].mean())} m"
+        text = (
+            f"`{protocol}` {error(own)}, median {metres((own['median_m'] * own['ground_m'] / own['mean_m']).mean())} m"
+        )
         if own["floor_hit"].notna().all():
             text += f", {percent(own['floor_hit'].mean())} of the floors"
             text += f" and {percent(own['building_hit'].mean())} of the buildings right"

@@ -28,8 +28,8 @@ def shares(values: pd.Series) -> list[str]:
 
 
 def styled(table: pd.DataFrame, note: str) -> Styler:
-    """A table as a notebook shows it, with its note above."""
-    return table.style.hide(axis="index").set_caption(note)
+    """A table as a notebook shows it, columns by their headings, with its note above."""
+    return results.with_headings(table).style.hide(axis="index").set_caption(note)
 
 
 # === The unified network ===
@@ -60,12 +60,16 @@ def phones(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def on_test_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a protocol of one model on test rows, errors with their intervals over seeds.
+    """One line a protocol of one model on test rows, errors in ground metres with their intervals over seeds.
 
     Args:
-        rows: tidy results of one model.
+        rows: tidy results of one model. Where metres of their frame are not those on the ground, the mean error in
+            these stands beside.
     """
-    table = results.summarise(rows, ["ground_m", "mean_m", "median_m", "p75_m", "p95_m"]).drop(columns="model")
+    errors = ["median_m", "p75_m", "p95_m"]
+    scale = rows["ground_m"] / rows["mean_m"]
+    rows = rows.assign(**rows[errors].mul(scale, axis="index"), map_m=rows["mean_m"].where(scale < 0.999))
+    table = results.summarise(rows, ["ground_m", "map_m", *errors]).drop(columns="model")
     means = rows.groupby("protocol")[["building_hit", "floor_hit", "fit_seconds", "predict_us"]].mean()
     for name in ("building_hit", "floor_hit"):
         table[name] = table["protocol"].map(means[name]).map(percent)

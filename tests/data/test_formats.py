@@ -57,7 +57,7 @@ def test_the_names_of_columns_mean_their_roles():
         ranks = [ROLE_AND_RANK[name] for name in names]
         assert {of_role for of_role, _ in ranks} == {role}, role
         assert ranks == sorted(ranks), "in the order in which they count"
-    no_transmitters = re.search(r"its name says that it is none \((.*), …\)", TEXT)[1]
+    no_transmitters = re.search(r"its name says that it is something else \((.*), …\)", TEXT)[1]
     assert all(map(is_other, no_transmitters.replace("`", "").split(", ")))
 
 
@@ -71,7 +71,7 @@ def test_the_thresholds_are_those_of_the_code():
         f"| {doubts.DOMINANT_WARNED:.0%} or more, of at least {doubts.LEAST_READINGS} readings".replace("%", " %"),
         f"| {doubts.DOMINANT_REFUSED:.0%} or more have one value".replace("%", " %"),
         f"refused from {doubts.LEAST_ZEROS} on, if they are more than {doubts.ZERO_REFUSED:.0%}".replace("%", " %"),
-        f"at most {doubts.MOST_FAR},\n  or {doubts.MOST_FAR_SHARE:.1%}, ".replace("%", " %"),
+        f"at most {doubts.MOST_FAR}, or {doubts.MOST_FAR_SHARE:.1%}, ".replace("%", " %"),
         f"{doubts.FAR_EXTENTS:g} times their extent and {doubts.FAR_METRES:g} m",
         f"one value in all of at least {doubts.LEAST_ROWS} rows",
         f"within less than {doubts.LEAST_RANGE_DB:g} dB",

@@ -38,7 +38,7 @@ def test_the_step_with_the_largest_gain_is_that_of_the_rows():
     rows = pd.concat([by_seed(step, values) for step, values in errors.items()])
     text = sentences.steps(rows, names)
     assert "largest gain is “+ places”, from 17.1 to 9.05 m" in text
-    assert "still: `official` 9.05 ± 0.64 m where it has 8.10 ± 1.27 m (higher)" in text
+    assert "*still*: `official` 9.05 ± 0.64 m where it has 8.10 ± 1.27 m (higher)" in text
     rows.loc[rows["model"] == "step_places", "mean_m"] = 16.9
     assert "largest gain is “+ median”" in sentences.steps(rows, names)
 
@@ -59,6 +59,8 @@ def test_ground_metres_lead_where_they_differ():
     rows = by_seed("unified", [6.0, 6.2])
     assert sentences.error(rows.assign(ground_m=[4.0, 4.2])).startswith("4.10 ± 1.27 m on the ground (6.10")
     assert sentences.error(rows) == "6.10 ± 1.27 m"
+    rows = rows.assign(ground_m=rows["mean_m"] / 2, median_m=3.0, floor_hit=None, fit_seconds=60.0)
+    assert "Mercator m), median 1.50 m" in sentences.on_test_rows(rows)
 
 
 def test_the_benchmark_says_who_is_lowest_and_what_is_more_than_chance():

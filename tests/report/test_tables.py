@@ -19,7 +19,8 @@ def rows(**columns):
 def test_errors_on_test_rows_lead_with_ground_metres_and_have_hits_only_where_there_are_labels():
     table = tables.on_test_rows(rows()).set_index("protocol")
     names = list(table.columns)
-    assert names.index("ground_m") < names.index("mean_m")
+    assert names.index("ground_m") < names.index("map_m")
+    assert table.loc["official", "median_m"].startswith("2.7") and table.loc["random", "map_m"] == ""
     assert table.loc["official", ["floor_hit", "fit_seconds"]].tolist() == ["95.4 %", "1,234"]
     assert table.loc["random", "floor_hit"] == ""
 
@@ -90,3 +91,8 @@ def test_searched_settings_have_a_column_an_environment():
         | {"validation_mean_m": [16.6, 116.5]}
     )
     assert tables.search(tried, {"campus": "phones"})["campus, phones (m)"].tolist() == ["16.60", "116.5"]
+
+
+def test_a_notebook_shows_headings_and_the_note():
+    shown = tables.styled(pd.DataFrame({"protocol": ["official"], "mean_m": ["6.00"]}), "A note.")
+    assert list(shown.columns) == ["protocol", "mean error (m)"] and shown.caption == "A note."
