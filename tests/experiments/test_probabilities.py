@@ -71,8 +71,7 @@ def test_the_map_has_a_panel_for_each_distribution_and_the_radii(localizer, surv
         assert "m)" in figure.axes[0].get_xlabel() and "m)" in figure.axes[0].get_ylabel()
 
 
-def test_a_scan_that_hears_nothing_known_is_drawn_without_an_estimate(localizer, surveys):
-    names = [f"new {number}" for number in range(len(surveys[0].transmitters))]
-    unknown = dataclasses.replace(surveys[0][:1], transmitters=tuple(names))
-    figure = probabilities.drawn(localizer, unknown, 0, unknown.position)
+def test_a_scan_that_hears_nothing_is_drawn_without_an_estimate(localizer, surveys):
+    silent = dataclasses.replace(surveys[0][:1], rssi=np.full_like(surveys[0].rssi[:1], np.nan))
+    figure = probabilities.drawn(localizer, silent, 0, silent.position)
     assert figure.get_suptitle().endswith("not located")
