@@ -120,8 +120,10 @@ def drawn(localizer: Localizer, scans: FingerprintSet, number: int, plan: np.nda
         nearest = found.nearest(0, NEAREST)[0] + np.array(origin)
     panels[f"both, {found.share:.0%} by votes"] = found.both[0]
     radii = {f"{column.removeprefix('radius_')} %": located[column] for column in located.index if "radius" in column}
-    error = np.hypot(*(located[["x", "y"]].to_numpy(dtype=float) - scan.position[0]))
-    heard = int(scan.heard.sum())
+    title = f"A scan that hears {scan.heard.sum()} transmitters: not located"
+    if located["located"]:
+        error = np.hypot(*(located[["x", "y"]].to_numpy(dtype=float) - scan.position[0]))
+        title = f"A scan that hears {scan.heard.sum()} transmitters: located {error:.1f} m from its true position"
     return figures.place_probabilities(
         panels,
         found.places.position + np.array(origin),
@@ -130,7 +132,7 @@ def drawn(localizer: Localizer, scans: FingerprintSet, number: int, plan: np.nda
         (located["x"], located["y"]),
         radii,
         scan.name,
-        f"A scan that hears {heard} transmitters: located {error:.1f} m from its true position",
+        title,
         nearest=nearest,
         plan=plan,
         unit="m" if scan.frame.ground_scale == 1 else "Mercator m",

@@ -1,5 +1,7 @@
 """How likely each place is, by the network, by votes and by both; and the map of it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,9 @@ def test_the_map_has_a_panel_for_each_distribution_and_the_radii(localizer, surv
         labels = [text.get_text() for text in figure.axes[-1].get_legend().get_texts()]
         assert {"located here", "true position", "50 % radius", "90 % radius"} <= set(labels)
         assert "m)" in figure.axes[0].get_xlabel() and "m)" in figure.axes[0].get_ylabel()
+
+
+def test_a_scan_that_hears_nothing_is_drawn_without_an_estimate(localizer, surveys):
+    silent = dataclasses.replace(surveys[0][:1], rssi=np.full_like(surveys[0].rssi[:1], np.nan))
+    figure = probabilities.drawn(localizer, silent, 0, silent.position)
+    assert figure.get_suptitle().endswith("not located")

@@ -35,8 +35,8 @@ def place_probabilities(
         places: (c, 2) metres.
         floors: (c,) numbers, -1 where there are none.
         true: (2,) metres, where the scan was taken.
-        estimate: (2,) metres, where it was located.
-        radii: level → metres.
+        estimate: (2,) metres, where it was located; NaN if it was not.
+        radii: level → metres; those that are not finite are not drawn.
         environment: whose colour the dots have.
         title: of the figure.
         nearest: (k, 2) metres, places of the most similar stored fingerprints, drawn in the last panel but one.
@@ -76,7 +76,8 @@ def _likeliest_floor(shares: np.ndarray, floors: np.ndarray) -> str:
 def _draw_estimate(axis: Axes, estimate: Sequence[float], radii: Mapping[str, float]) -> None:
     """Where a scan was located, and the circles of its radii."""
     axis.plot(*estimate, "o", color="black", markerfacecolor="white", label="located here")
-    for number, (level, radius) in enumerate(radii.items()):
+    finite = {level: radius for level, radius in radii.items() if np.isfinite(radius)}
+    for number, (level, radius) in enumerate(finite.items()):
         line = ("-", "--", ":")[number % 3]
         axis.add_patch(Circle(estimate, radius, fill=False, color="black", linestyle=line, label=f"{level} radius"))
     axis.legend(fontsize=9)
@@ -86,6 +87,7 @@ def _zoom(axis: Axes, distributions, places: np.ndarray, positions: Sequence[Seq
     """Show what has some probability, and these positions."""
     seen = np.any([shares >= LEAST for shares in distributions], axis=0)
     points = np.concatenate([places[seen], np.asarray(positions, dtype=float)])
+    points = points[np.isfinite(points).all(axis=1)]
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2
     half = (0.5 + MARGIN) * max((high - low).max(), 1.0)
