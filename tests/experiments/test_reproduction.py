@@ -2,6 +2,7 @@
 
 import json
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -135,6 +136,14 @@ def test_a_run_that_did_nothing_leaves_the_provenance_as_it_was(built, workspace
     before = (workspace.results / "provenance.json").read_bytes()
     reproduction.finish(built, workspace, "smoke", True, 200.0)
     assert (workspace.results / "provenance.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(("simulated", "copies"), [(False, ["01_first.ipynb", "02_second.ipynb"]), (True, [])])
+def test_the_committed_run_leaves_its_executed_notebooks(built, workspace, simulated, copies):
+    for path in built.glob("*.ipynb"):
+        nbformat.write(nbformat.v4.new_notebook(), path)
+    reproduction.finish(built, workspace, "benchmark", simulated, 99.0)
+    assert sorted(path.name for path in workspace.outputs.glob("notebooks/*.ipynb")) == copies
 
 
 def test_a_run_of_the_default_profile_is_compared_with_the_committed_results(built, workspace, capsys):
