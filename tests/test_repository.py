@@ -307,6 +307,16 @@ def test_configuration_is_what_the_search_chose():
     assert chosen.loc["localizer", "config"] == paper.DEFAULT
 
 
+@pytest.mark.parametrize("model", ["mlp_anagnostopoulos", "hierarchical_dnn"])
+def test_networks_of_others_have_the_best_setting_of_the_search(model):
+    tried = pd.read_csv(ROOT / "outputs" / "results" / "search_comparators.csv")
+    protocol_of = {"ujiindoorloc": "official", "lorawan_antwerp": "random"}
+    for environment, panel in tried[tried["model"] == model].groupby("environment"):
+        best = panel.groupby("setting")["validation_mean_m"].mean().idxmin()
+        used = settings.of(model, [protocol_of[environment]])
+        assert best == (", ".join(f"{name}={value}" for name, value in used.items()) or "default")
+
+
 def test_bounds_of_eq_5_are_what_the_search_chose():
     trials = pd.read_csv(ROOT / "outputs" / "results" / "scaling_bounds.csv")
     means = trials.pivot_table("validation_mean_m", ["lower", "upper"], "environment", sort=False)
