@@ -25,7 +25,7 @@ from scipy import stats
 from lib import THREADS, paths
 from lib.experiments import executed
 from lib.paths import Workspace, replacing
-from lib.report import results
+from lib.report import numbers, results
 
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")  # that decide how fast a training is, and how it rounds
 VERSIONS = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "lightgbm")
@@ -178,8 +178,8 @@ def compared(committed: pd.DataFrame, ours: pd.DataFrame) -> pd.DataFrame:
         if key not in now:
             continue
         measured = now[key]
-        committed_error = results.with_interval(expected["mean_m"])
-        our_error = results.with_interval(measured["mean_m"])
+        committed_error = numbers.interval(expected["mean_m"])
+        our_error = numbers.interval(measured["mean_m"])
         seeds = max(1, measured["seed"].nunique())
         rows.append((*key[2:], committed_error, our_error, seeds, *_agreement(expected, measured)))
     return pd.DataFrame(rows, columns=columns)

@@ -19,7 +19,7 @@ from lib.data import datasets, protocols
 from lib.experiments import runs, settings, workers
 from lib.experiments.runs import Experiment
 from lib.paths import Workspace
-from lib.report import figures, results
+from lib.report import figures, numbers, results
 
 MODELS = {"encoder_scratch": "encoder, from scratch", "encoder_tl": "encoder-TL", "umlp": "U-MLP"}
 PROTOCOLS = [protocol for pair in protocols.PAIRS for protocol in pair]
@@ -71,7 +71,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a protocol and share, one column a model: mean distance error, mean ± 95 % CI over seeds."""
     keys = ["release", "protocol", "share"]
     n_train = rows.groupby(keys, sort=False)["n_train"].agg(lambda counts: " / ".join(map(str, counts.unique())))
-    errors = rows.pivot_table("mean_m", keys, "model", aggfunc=results.with_interval, sort=False)
+    errors = rows.pivot_table("mean_m", keys, "model", aggfunc=numbers.interval, sort=False)
     table = pd.concat([n_train, errors.rename(columns=MODELS).fillna("")], axis=1).reset_index()
     return table.assign(share=[f"{100 * share:g} %" for share in table["share"]])
 

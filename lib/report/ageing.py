@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from lib.data.fingerprints import FingerprintSet
-from lib.report.results import with_interval
+from lib.report.numbers import interval
 
 STALE, UPDATED, OWN = "month 1", "month 1 and new scans", "the month's own"  # what a model was fitted on
 COLUMNS = (
@@ -73,7 +73,7 @@ def months_table(rows: pd.DataFrame, heard: pd.Series, names: Mapping[str, str],
         names: model → its name in the table, in the order of the columns.
         calibrated: the model whose radii are shown.
     """
-    errors = rows.pivot_table("mean_m", "month", "model", aggfunc=with_interval, sort=False)
+    errors = rows.pivot_table("mean_m", "month", "model", aggfunc=interval, sort=False)
     titles = {model: f"{name}, mean error (m)" for model, name in names.items()}
     table = errors[list(names)].rename(columns=titles)
     table.insert(0, "still heard", heard.map("{:.1%}".format))

@@ -12,6 +12,7 @@ from lib.data.fingerprints import FingerprintSet
 from lib.metrics import confidence_half_width
 from lib.report.claims import FAILS, HOLDS, UNCHECKED
 from lib.report.document import with_values
+from lib.report.numbers import measured
 
 WHERE = {"pooled": "Indoors (`pooled`)", "random": "Outdoors (`random`)"}  # under the paper's kind of split
 HIGHER, LOWER, UNCLEAR = "higher", "lower", "unclear"
@@ -30,15 +31,6 @@ def bullets(sentences: Iterable[str], simulated: bool, rows: int | None = None) 
     if rows is not None:
         return f"This run took {rows:,} rows of each environment: **it concludes nothing**."
     return "\n".join(f"- {sentence}" for sentence in sentences if sentence)
-
-
-def interval(values: Sequence[float]) -> str:
-    """Mean and, of several values, the half width of their 95 % t interval, with digits that suit the mean."""
-    mean, half_width = float(np.mean(values)), confidence_half_width(values)
-    digits = 2 if abs(mean) < 10 else 1 if abs(mean) < 100 else 0
-    if np.isnan(half_width):
-        return f"{mean:,.{digits}f}"
-    return f"{mean:,.{digits}f} ± {half_width:,.{digits}f}"
 
 
 def direction(values: Sequence[float]) -> str:
@@ -232,9 +224,9 @@ def gain(paired: pd.DataFrame, protocol: str, claims: pd.DataFrame | None = None
     verdict = verdicts[direction(percent)] if len(panel) > 1 else "A single seed has no interval"
     values = {
         "where": WHERE.get(protocol, f"Under `{protocol}`"),
-        "transferred": interval(panel["encoder_tl"]),
-        "scratch": interval(panel["encoder_scratch"]),
-        "gain": interval(percent),
+        "transferred": measured(panel["encoder_tl"]),
+        "scratch": measured(panel["encoder_scratch"]),
+        "gain": measured(percent),
         "verdict": verdict,
     }
     text = "{where}: {transferred} m transferred, {scratch} m from scratch, a gain of {gain} %. {verdict}."
@@ -316,9 +308,9 @@ def sooner(by_model: pd.DataFrame, protocol: str, level: float, source_seconds: 
     values = {
         "where": WHERE.get(protocol, protocol),
         "level": f"{level:g}",
-        "transferred": interval(epochs["encoder_tl"]),
-        "scratch": interval(epochs["encoder_scratch"]),
-        "share": interval(100 * epochs["encoder_tl"] / epochs["encoder_scratch"]),
+        "transferred": measured(epochs["encoder_tl"]),
+        "scratch": measured(epochs["encoder_scratch"]),
+        "share": measured(100 * epochs["encoder_tl"] / epochs["encoder_scratch"]),
         "paper": f" (paper: {100 * paper:.0f} %)" if paper is not None else "",
         "clear": clear,
         "levels": len(by_level),
@@ -357,8 +349,8 @@ def scarce_data(by_share: pd.DataFrame, protocol: str) -> str:
         "verdict": verdict,
         "least": f"{100 * least:g}",
         "most": f"{100 * most:g}",
-        "gain_least": interval(gains[least]),
-        "gain_most": interval(gains[most]),
+        "gain_least": measured(gains[least]),
+        "gain_most": measured(gains[most]),
         "clear": clear,
     }
     return with_values(
@@ -431,10 +423,10 @@ def shared_network(rows: pd.DataFrame, protocol: str, alone: str, paper: float) 
     }
     values = {
         "where": WHERE[protocol],
-        "umlp": interval(errors["umlp"]),
-        "alone": interval(errors[alone]),
+        "umlp": measured(errors["umlp"]),
+        "alone": measured(errors[alone]),
         "paper": quoted(paper),
-        "percent": interval(percent),
+        "percent": measured(percent),
         "verdict": verdicts[direction(percent)],
     }
     return with_values(
@@ -504,5 +496,5 @@ def harder_rows(rows: pd.DataFrame, protocols: Sequence[str]) -> str:
     """The U-MLP's errors under protocols that ask for something new."""
     shown = []
     for protocol in protocols:
-        shown.append(f"{interval(_errors_by_model(rows, protocol)['umlp'])} m (`{protocol}`)")
+        shown.append(f"{measured(_errors_by_model(rows, protocol)['umlp'])} m (`{protocol}`)")
     return with_values("**On harder rows** the U-MLP has {shown}.", shown=shown)

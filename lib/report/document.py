@@ -7,6 +7,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from string import Formatter
 
+from lib.report.numbers import SENTENCE, number
+
 MARKED = re.compile(
     r"(?P<mark><!-- (?P<kind>table|figure): (?P<name>\w+)(?:, (?P<caption>[^\n]*))? -->)\n.*?<!-- end -->",
     flags=re.DOTALL,
@@ -91,7 +93,6 @@ def _shown(value: float | str | Sequence[str]) -> str:
     if isinstance(value, Integral):
         return f"{value:,}"
     if isinstance(value, Real):
-        digits = 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-        return f"{value:,.{digits}f}"
+        return number(value, SENTENCE)
     *first, last = value or ["none"]
     return f"{', '.join(first)} and {last}" if first else last

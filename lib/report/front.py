@@ -16,10 +16,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from lib.metrics import confidence_half_width
 from lib.paths import ROOT, Workspace, replacing
 from lib.report import document, results, statistics
 from lib.report.figures import style
+from lib.report.numbers import code, interval, measured
 
 MODELS = {
     "knn_sorensen": "kNN, Sørensen",
@@ -53,20 +53,14 @@ def _by_model(rows: pd.DataFrame, protocol: str, column: str = "ground_m") -> pd
 
 
 def metres(values: Sequence[float]) -> str:
-    """`mean ± half width of the 95 % interval m`, with three or four digits; the mean alone for a single value."""
-    mean = float(np.mean(values))
-    half_width = confidence_half_width(values)
-    return f"{style.measured(mean, half_width)} m"
+    """`mean ± half width of the 95 % interval m`; the mean alone for a single value."""
+    return f"{measured(values)} m"
 
 
 def _of(rows: pd.DataFrame, protocol: str, model: str, column: str = "ground_m") -> str:
     """Metres of one model under one protocol."""
     chosen = rows[(rows["protocol"] == protocol) & (rows["model"] == model)]
     return metres(chosen[column])
-
-
-def _code(names: Sequence[str]) -> list[str]:
-    return [f"`{name}`" for name in names]
 
 
 def _protocols(rows: pd.DataFrame) -> list[str]:
@@ -99,7 +93,7 @@ def accuracy(found: Results) -> str:
             "The unified network has the lowest mean error under {count} of {all} protocols, {names}.",
             count=len(best),
             all=len(protocols),
-            names=_code(best),
+            names=code(best),
         )
     else:
         lead = "The unified network has the lowest mean error under no protocol."
@@ -111,7 +105,7 @@ def accuracy(found: Results) -> str:
     for name, reference in {"nearest": NEAREST, "trees": TREES}.items():
         pairs = compared[(compared["model"] == OURS) & (compared["reference"] == reference)]
         protocols_won = pairs[pairs["verdict"] == statistics.BETTER]["protocol"]
-        better[name] = _code(protocols_won) or "no protocol"
+        better[name] = code(protocols_won) or "no protocol"
     return document.with_values(text, lead=lead, errors="; ".join(said), **better)
 
 
@@ -195,14 +189,14 @@ def transfer(found: Results) -> str:
     corrected = dict(zip(p_values, statistics.holm(list(p_values.values())), strict=True))
     gains = []
     for protocol in protocols:
-        gains.append(f"{results.with_interval(_saved(errors, protocol, 'encoder_scratch'))} % under `{protocol}`")
+        gains.append(f"{interval(_saved(errors, protocol, 'encoder_scratch'))} % under `{protocol}`")
     over_controls = []
     shown = True
     for other, name in CONTROLS.items():
         saved = []
         for protocol in protocols:
             of_seeds = _saved(errors, protocol, other)
-            saved.append(f"{results.with_interval(of_seeds)} %")
+            saved.append(f"{interval(of_seeds)} %")
             shown &= of_seeds.mean() > 0 and corrected[protocol, other] < statistics.SIGNIFICANCE
         over_controls.append(f"{' and '.join(saved)} ({name})")
     lead = "The gain of transfer is not shown to be knowledge."
@@ -386,7 +380,7 @@ def committed_run(provenance: Mapping, releases: Sequence[str], notebooks: Seque
     if missing:
         said += document.with_values(
             " That run is older than the code. It lacks {names}, and its models are those of that commit.",
-            names=_code(missing),
+            names=code(missing),
         )
     return said + "\n"
 

@@ -14,6 +14,7 @@ from lib.data.protocols import Parts
 from lib.models.estimator import Located
 from lib.models.scaling import MinMaxScaling
 from lib.paths import Workspace, replacing
+from lib.report.numbers import interval
 
 COLUMNS = (
     *("environment", "release", "protocol", "model", "seed", "n_train", "n_test"),
@@ -229,27 +230,6 @@ def read(path: Path) -> pd.DataFrame:
 # === Tables ===
 
 
-def with_interval(values: Sequence[float]) -> str:
-    """`mean ± half width of the 95 % t interval`, the mean alone for a single value, nothing where values are NaN."""
-    mean = float(np.mean(values))
-    half_width = metrics.confidence_half_width(values)
-    if np.isnan(mean):
-        return ""
-    decimals = _decimals(mean)
-    if np.isnan(half_width):
-        return f"{mean:,.{decimals}f}"
-    return f"{mean:,.{decimals}f} ± {half_width:,.{decimals}f}"
-
-
-def _decimals(value: float) -> int:
-    """Decimal places that leave a number at most four significant digits, and never more than two."""
-    if abs(value) < 100:
-        return 2
-    if abs(value) < 1000:
-        return 1
-    return 0
-
-
 def three_digits(value: float) -> str:
     """A number with three significant digits, or all before its point, and no exponent."""
     if value == 0:
@@ -276,7 +256,7 @@ def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m",
     grouped = rows.groupby(["release", "protocol", "model"], sort=False)
     table = grouped.agg(seeds=("seed", _runs), n_train=("n_train", "first"), n_test=("n_test", "first"))
     for value in values:
-        table[value] = grouped[value].agg(with_interval)
+        table[value] = grouped[value].agg(interval)
     return table.reset_index()
 
 
@@ -365,7 +345,7 @@ def environments_table(rows: pd.DataFrame, ratios: pd.DataFrame, names: Mapping[
     Returns:
         Texts; errors are mean ± 95 % CI over seeds.
     """
-    errors = rows.pivot_table("ground_m", PANEL, "model", aggfunc=with_interval, sort=False)
+    errors = rows.pivot_table("ground_m", PANEL, "model", aggfunc=interval, sort=False)
     errors = errors.reindex(columns=[name for name in names if name in errors])
     own_ratios = ratios[ratios["model"] == model].set_index(PANEL)
     titles = {name: f"{names[name]} (m)" for name in errors}

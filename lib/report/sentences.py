@@ -13,29 +13,11 @@ import pandas as pd
 
 from lib.metrics import confidence_half_width
 from lib.report import claims
-from lib.report.conclusions import interval
 from lib.report.document import with_values
+from lib.report.numbers import code, measured, percent
 from lib.report.statistics import ALIKE, BETTER, WORSE
 
 CLOSE = 0.05  # how far a share of rows within a radius may be from its level, to count as kept
-
-
-# === Numbers ===
-
-
-def metres(values: Sequence[float] | float) -> str:
-    """The mean in metres, and the half width of its 95 % interval where there are several values."""
-    return interval(np.atleast_1d(values))
-
-
-def percent(share: float) -> str:
-    """A share in percent, with one decimal where it is not whole."""
-    return f"{100 * share:.1f}".removesuffix(".0") + " %"
-
-
-def code(names: Sequence[str]) -> list[str]:
-    """Names as code."""
-    return [f"`{name}`" for name in names]
 
 
 def by_seeds(first: pd.Series, second: pd.Series) -> str:
@@ -107,12 +89,12 @@ def _chain(rows: pd.DataFrame, chain: Sequence[str], names: Mapping[str, str], p
     values = {
         "protocol": protocol,
         "first": names[chain[0]],
-        "first_m": metres(errors[chain[0]]),
+        "first_m": measured(errors[chain[0]]),
         "last": names[chain[-1]],
-        "last_m": metres(errors[chain[-1]]),
+        "last_m": measured(errors[chain[-1]]),
         "largest": names[largest],
-        "before_m": metres(errors[chain[chain.index(largest) - 1]].mean()),
-        "after_m": metres(errors[largest].mean()),
+        "before_m": measured(errors[chain[chain.index(largest) - 1]].mean()),
+        "after_m": measured(errors[largest].mean()),
     }
     if len(errors[chain[0]]) > 1:
         text += " By more than seeds differ, the error falls with {better}, and rises with {worse}."
@@ -128,7 +110,7 @@ def _variant(rows: pd.DataFrame, model: str, name: str) -> str:
         effect = "one run"
         if own.notna().sum() > 1 and own.index.notna().all():
             effect = EFFECT[by_seeds(own, usual)]
-        parts.append(f"`{protocol}` {metres(own)} m where it has {metres(usual)} m ({effect})")
+        parts.append(f"`{protocol}` {measured(own)} m where it has {measured(usual)} m ({effect})")
     return f"*{name}*: {'; '.join(parts)}."
 
 
@@ -143,7 +125,7 @@ def phones(rows: pd.DataFrame) -> str:
     alone = errors.columns[0]
     listed = []
     for kind in errors.columns:
-        listed.append(f"“{kind}” {metres(errors[kind].mean())} m with {percent(floors[kind])} of the floors")
+        listed.append(f"“{kind}” {measured(errors[kind].mean())} m with {percent(floors[kind])} of the floors")
     lower = []
     for kind in errors.columns[1:]:
         count = int((errors[kind] < errors[alone]).sum())
@@ -164,9 +146,8 @@ def on_test_rows(rows: pd.DataFrame) -> str:
     """
     parts = []
     for protocol, own in rows.groupby("protocol", sort=False):
-        text = (
-            f"`{protocol}` {error(own)}, median {metres((own['median_m'] * own['ground_m'] / own['mean_m']).mean())} m"
-        )
+        scale = own["ground_m"] / own["mean_m"]
+        text = f"`{protocol}` {error(own)}, median {measured((own['median_m'] * scale).mean())} m"
         if own["floor_hit"].notna().all():
             text += f", {percent(own['floor_hit'].mean())} of the floors"
             text += f" and {percent(own['building_hit'].mean())} of the buildings right"
@@ -180,7 +161,7 @@ def on_test_rows(rows: pd.DataFrame) -> str:
 
 def error(rows: pd.DataFrame) -> str:
     """The mean error of one model under one protocol: in ground metres, and in Mercator metres where these differ."""
-    ground, frame = metres(rows["ground_m"]), metres(rows["mean_m"])
+    ground, frame = measured(rows["ground_m"]), measured(rows["mean_m"])
     if np.allclose(rows["ground_m"], rows["mean_m"], rtol=1e-3):
         return f"{ground} m"
     return f"{ground} m on the ground ({frame} Mercator m)"
@@ -201,7 +182,9 @@ def environments(rows: pd.DataFrame) -> str:
     for protocol, runs in shared.groupby("protocol", sort=False):
         usual = own.loc[own["protocol"] == protocol, "mean_m"]
         share = f"{100 * runs['environment_hit'].mean():.2f} %"
-        parts.append(f"`{protocol}` {share}, with {metres(runs['mean_m'])} m where own columns have {metres(usual)} m")
+        parts.append(
+            f"`{protocol}` {share}, with {measured(runs['mean_m'])} m where own columns have {measured(usual)} m"
+        )
     return with_values(f"{text}; in shared columns: {{parts}}.", **values, parts="; ".join(parts))
 
 
@@ -275,7 +258,7 @@ def against_paper(rows: pd.DataFrame, quoted: Mapping[str, float], names: Mappin
     for model, paper in quoted.items():
         own = rows.loc[rows["model"] == model, "mean_m"]
         position = "below" if own.mean() < paper else "not below"
-        parts.append(f"{names[model]} has {metres(own)} m, {position} the paper's {paper:g} m")
+        parts.append(f"{names[model]} has {measured(own)} m, {position} the paper's {paper:g} m")
     lower = [names[model] for model in quoted if means[model] < means[stored]]
     text = (
         "**Under the paper's protocol** (`{protocol}`, Mercator metres) {parts}. {stored}, which learns nothing, has "
@@ -449,7 +432,7 @@ def _undisturbed(rows: pd.DataFrame) -> pd.Series:
 
 def _disturbed(protocol: str, rows: pd.DataFrame, usual: pd.Series, names: Mapping[str, str], calibrated: str) -> str:
     means = rows.groupby("model")["mean_m"].mean()
-    changes = [f"{name} {metres(usual[model])} → {metres(means[model])} m" for model, name in names.items()]
+    changes = [f"{name} {measured(usual[model])} → {measured(means[model])} m" for model, name in names.items()]
     covered = rows.loc[rows["model"] == calibrated, "coverage_90"].mean()
     return with_values(
         "Mean errors under `{protocol}`: {changes}; the lowest is that of {lowest}. The 90 % radius of {calibrated} "
@@ -479,7 +462,9 @@ def attacks(
         changes = []
         for each, name in names.items():
             usual, attacked, by_chance = (error_m[key] for key in _keys(each, most))
-            changes.append(f"{name} from {metres(usual)} to {metres(attacked)} m, by chance to {metres(by_chance)} m")
+            changes.append(
+                f"{name} from {measured(usual)} to {measured(attacked)} m, by chance to {measured(by_chance)} m"
+            )
         cost = error_m["PGD", 0.0, defended] - error_m["PGD", 0.0, model]
         back = error_m["PGD", most, model] - error_m["PGD", most, defended]
         text = (
@@ -555,9 +540,11 @@ def search(rows: pd.DataFrame) -> str:
     better = []
     for (model, setting), errors in means.iterrows():
         usual = means.loc[model, "default"]
-        measured = errors.notna()
-        if (errors[measured] < usual[measured]).all():
-            values = [f"{metres(errors[name])} where it has {metres(usual[name])} m" for name in errors.index[measured]]
+        present = errors.notna()
+        if (errors[present] < usual[present]).all():
+            values = [
+                f"{measured(errors[name])} where it has {measured(usual[name])} m" for name in errors.index[present]
+            ]
             better.append(f"`{model}` with {setting} ({'; '.join(values)})")
     text = (
         "Settings that are better than the default in every environment where they were tried: {better}. With {seeds} "
@@ -577,8 +564,8 @@ def averages(rows: pd.DataFrame) -> str:
     parts = []
     for model in rows.loc[rows["setting"] == "average=mean", "model"].unique():
         for environment in means.columns:
-            usual = metres(means.loc[(model, "default"), environment])
-            by_mean = metres(means.loc[(model, "average=mean"), environment])
+            usual = measured(means.loc[(model, "default"), environment])
+            by_mean = measured(means.loc[(model, "average=mean"), environment])
             parts.append(f"`{model}` in `{environment}` {usual} m by the median and {by_mean} m by the mean")
     if not parts:
         return ""

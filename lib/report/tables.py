@@ -5,21 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from lib.report import results
+from lib.report import numbers, results
 
 TUNED = "The unified network had more tuning than the comparators."
-
-
-def metres(value: float) -> str:
-    """Metres with two decimals below 100 and one above."""
-    if pd.isna(value):
-        return ""
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
-
-
-def percent(share: float) -> str:
-    """A share in percent with one decimal, nothing where there is none."""
-    return "" if pd.isna(share) else f"{100 * share:.1f} %"
 
 
 def shares(values: pd.Series) -> list[str]:
@@ -54,8 +42,8 @@ def phones(rows: pd.DataFrame) -> pd.DataFrame:
         rows: `model`, `fold`, `mean_m`, `median_m` and `floor_hit`.
     """
     table = rows.groupby("model", sort=False)[["mean_m", "median_m", "floor_hit"]].mean().reset_index()
-    table["floor_hit"] = table["floor_hit"].map(percent)
-    table[["mean_m", "median_m"]] = table[["mean_m", "median_m"]].map(metres)
+    table["floor_hit"] = table["floor_hit"].map(numbers.percent)
+    table[["mean_m", "median_m"]] = table[["mean_m", "median_m"]].map(numbers.number)
     return table.rename(columns={"model": "network"})
 
 
@@ -72,7 +60,7 @@ def on_test_rows(rows: pd.DataFrame) -> pd.DataFrame:
     table = results.summarise(rows, ["ground_m", "map_m", *errors]).drop(columns="model")
     means = rows.groupby("protocol")[["building_hit", "floor_hit", "fit_seconds", "predict_us"]].mean()
     for name in ("building_hit", "floor_hit"):
-        table[name] = table["protocol"].map(means[name]).map(percent)
+        table[name] = table["protocol"].map(means[name]).map(numbers.percent)
     for name in ("fit_seconds", "predict_us"):
         table[name] = table["protocol"].map(means[name]).map("{:,.0f}".format)
     return table
@@ -94,7 +82,7 @@ def environments_recognised(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.
             "recognised, mean (%)": f"{100 * runs['environment_hit'].mean():.3f}",
             "lowest (%)": f"{100 * runs['environment_hit'].min():.3f}",
             "seeds": runs["seed"].nunique(),
-            "mean_m": results.with_interval(runs["mean_m"]),
+            "mean_m": numbers.interval(runs["mean_m"]),
         }
         lines.append(line)
     return pd.DataFrame(lines)
@@ -143,7 +131,7 @@ def attack(rows: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """
     table = rows.pivot_table("mean_m", ["protocol", "stress", "size"], "model", sort=False)[list(names)]
     titles = {model: f"{name} (m)" for model, name in names.items()}
-    table = table.map(metres).rename(columns=titles).reset_index()
+    table = table.map(numbers.number).rename(columns=titles).reset_index()
     table["size"] = table["size"].map("{:g}".format)
     return table
 
@@ -153,17 +141,17 @@ def disturbances(rows: pd.DataFrame, names: Mapping[str, str], calibrated: str) 
 
     Args:
         rows: `protocol`, `stress`, `size`, `model`, `mean_m`, `silent`, and of the calibrated model
-            `coverage_90` (a share) and `radius_90` (metres).
+            `coverage_90` (a share) and `radius_90` (numbers.number).
         names: model → its name in the table, in the order of the columns.
         calibrated: the model with radii.
     """
     keys = ["protocol", "stress", "size"]
     own = rows[rows["model"] == calibrated].set_index(keys)
     errors = rows.pivot_table("mean_m", keys, "model")[list(names)].reindex(own.index)
-    table = errors.map(metres).rename(columns={model: f"{name} (m)" for model, name in names.items()})
-    table["within the 90 % radius"] = own["coverage_90"].map(percent)
+    table = errors.map(numbers.number).rename(columns={model: f"{name} (m)" for model, name in names.items()})
+    table["within the 90 % radius"] = own["coverage_90"].map(numbers.percent)
     table["silent scans"] = own["silent"].map("{:.0f}".format)
-    table["median 90 % radius (m)"] = own["radius_90"].map(metres)
+    table["median 90 % radius (m)"] = own["radius_90"].map(numbers.number)
     table = table.reset_index()
     table["size"] = table["size"].map("{:g}".format)
     return table
@@ -179,7 +167,7 @@ def errors_by_start(rows: pd.DataFrame, starts: Mapping[str, str]) -> pd.DataFra
         rows: tidy results with `share`.
         starts: model → what it starts from, in the order of the columns.
     """
-    errors = rows.pivot_table("mean_m", ["protocol", "share"], "model", aggfunc=results.with_interval, sort=False)
+    errors = rows.pivot_table("mean_m", ["protocol", "share"], "model", aggfunc=numbers.interval, sort=False)
     table = errors[list(starts)].rename(columns={model: f"{start} (m)" for model, start in starts.items()})
     table = table.reset_index()
     table["share"] = shares(table["share"])
@@ -220,4 +208,4 @@ def search(rows: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """
     errors = rows.pivot_table("validation_mean_m", ["model", "setting"], "environment", sort=False)[list(columns)]
     titles = {environment: f"{environment}, {protocol} (m)" for environment, protocol in columns.items()}
-    return errors.map(metres).rename(columns=titles).reset_index()
+    return errors.map(numbers.number).rename(columns=titles).reset_index()

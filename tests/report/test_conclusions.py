@@ -31,12 +31,6 @@ def test_direction_is_that_of_the_interval(values, expected):
     assert conclusions.direction(values) == expected
 
 
-def test_intervals_have_digits_that_suit_the_mean():
-    assert conclusions.interval([7.0, 7.2, 7.4]) == "7.20 ± 0.50"
-    assert conclusions.interval([300.0, 310.0, 320.0]) == "310 ± 25"
-    assert conclusions.interval([12.34]) == "12.3"
-
-
 def paired(gain):
     """Five seeds from scratch with 10 m, and transferred with a gain in percent that differs a little."""
     noise = [-0.2, -0.1, 0.0, 0.1, 0.2]

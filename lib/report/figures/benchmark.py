@@ -18,10 +18,10 @@ from lib.report.figures.style import (
     beside,
     by_protocol,
     environment_colour,
-    measured,
     panel_label,
     side_by_side,
 )
+from lib.report.numbers import SENTENCE, measured, plus_minus
 from lib.report.results import has_ground_metres
 
 FAMILIES = [*PALETTE[:3], PALETTE[4], (0.1, 0.1, 0.1), PALETTE[9]]  # the last families stand apart from the others
@@ -127,7 +127,7 @@ def _draw_panel(
     not_run = []
     diamond = {"markersize": 7, "markerfacecolor": "none", "color": PUBLISHED, "clip_on": False}
     for model, error in published.items():
-        shown = measured(error, np.nan)
+        shown = measured(error)
         if model in height:
             axis.plot(error, height[model], "D", **diamond)
             beside(axis, PUBLISHED_COLUMN, height[model], shown, PUBLISHED)
@@ -167,7 +167,7 @@ def _draw_model(axis: Axes, height: float, mean: float, half_width: float, edge:
         interval = [mean - half_width, mean + half_width]
         axis.plot(interval, [height, height], linewidth=5, alpha=0.4, **style)
         axis.plot(mean, height, "o", markersize=6, **style)
-    beside(axis, MEAN_COLUMN, height, measured(mean, half_width))
+    beside(axis, MEAN_COLUMN, height, plus_minus(mean, half_width, SENTENCE))
 
 
 def _legend_handles(colours: Mapping[str, tuple], reference: str, published: str) -> list[Line2D]:
@@ -199,7 +199,7 @@ def ratios(table: pd.DataFrame, names: Mapping[str, str], baselines: Sequence[st
     for height, (_, panel) in enumerate(panels):
         _draw_ratios(axis, height, panel.set_index("model"), marks)
         best, best_m = panel.iloc[0][["best", "best_m"]]
-        beside(axis, MEAN_COLUMN, height, f"{names[best]}, {measured(best_m, np.nan)} m")
+        beside(axis, MEAN_COLUMN, height, f"{names[best]}, {measured(best_m)} m")
     beside(axis, MEAN_COLUMN, -0.75, "the best baseline")
     axis.axvline(1, color="0.4", linewidth=1, zorder=0)
     for height in range(1, len(panels)):
@@ -307,7 +307,7 @@ def ablation(rows: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         colour = environment_colour(key[0])
         axis.errorbar(means, heights, xerr=half_widths, fmt="o", color=colour, ecolor="0.6", elinewidth=4)
         for height, mean in zip(heights, means, strict=True):
-            text = "" if np.isnan(mean) else measured(mean, np.nan)
+            text = "" if np.isnan(mean) else measured(mean)
             beside(axis, MEAN_COLUMN, height, text)
         axis.set_xlabel("mean error (m), validation rows", fontsize=11)
         axis.set_title(panel_label(key), fontsize=11)

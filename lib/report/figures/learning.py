@@ -21,10 +21,10 @@ from lib.report.figures.style import (
     environment_label,
     grid,
     grid_shape,
-    measured,
     panel_label,
     side_by_side,
 )
+from lib.report.numbers import measured
 
 HALF_PAGE = (5.6, 4.4)  # inches: two of them stand side by side
 
@@ -85,7 +85,7 @@ def paired_seeds(paired: pd.DataFrame) -> Figure:
             axis.plot([0, 1], 100 * errors / scratch, marker="o", label=f"seed {row.seed}")
         axis.set_xticks([0, 1], ["from\nscratch", "trans-\nferred"])
         axis.set_xlim(-0.3, 1.3)
-        means = f"{measured(scratch, np.nan)} → {measured(transferred, np.nan)} m"
+        means = f"{measured(scratch)} → {measured(transferred)} m"
         axis.set_title(f"{environment_label(environment)}\n{protocol}\n{means}", fontsize=11)
         axis.set_xlabel("base model")
     axes[0].set_ylabel("mean error on test rows\n(% of the mean from scratch)")

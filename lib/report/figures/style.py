@@ -5,7 +5,6 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -60,14 +59,6 @@ def panel_label(panel: tuple[str, str]) -> str:
     """(environment, protocol) as titles and legends name them, once where the two have one name."""
     environment, protocol = panel
     return ", ".join(dict.fromkeys([environment_label(environment), protocol]))
-
-
-def measured(mean: float, half_width: float) -> str:
-    """Metres with three or four digits, and the half width of their interval where there is one."""
-    digits = 2 if mean < 100 else 0
-    if np.isnan(half_width):
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {half_width:.{digits}f}"
 
 
 # === Panels ===
