@@ -15,14 +15,14 @@ from lib.models.layers import LEAST_PROBABILITY
 from lib.models.places import PlaceDecoder, Places, mixed, votes_of_places
 
 EXPONENTS = (1.5, float(np.e))
-WIDTHS = (0.02, 0.05, 0.1)
+WIDTHS = (0.01, 0.02, 0.05, 0.1)
 OFFSETS = {"devices": ((0.0,), (-6.0, 0.0, 6.0))}  # in dB, where other devices are to come
 SHARES = (0.0, 0.25, 0.75, 1.0)
 SOFTNESSES, SHARPNESSES = (0.0, 4.0), (1.5,)
-BEYOND_CHANCE = 2.0  # standard errors by which another setting must be better than the usual one
+AS_HELD_OUT = "rows"  # where scans come as the held-out rows did, the lowest error is taken
+BEYOND_CHANCE = 2.0  # elsewhere, standard errors by which another setting must be better than the usual one
 MARGIN = 0.05  # and by this share of its error
-# And by this one, for a network to have more say than stored fingerprints; where scans come as rows do, none is needed.
-MARGINS_OF_NETWORK = {"positions": 0.15, "devices": 0.15}
+MARGINS_OF_NETWORK = {"positions": 0.15, "devices": 0.15}  # and by this one, for a network to have more say than votes
 ROWS = 800  # by which is chosen
 UNSEEN = -1.0  # the similarity of a stored fingerprint that is held out with the row
 ITERATIONS = 8  # of the median
@@ -117,9 +117,9 @@ def choose(rows: HeldOut, hold_out: str) -> Choice:
     """A choice with a low mean error on rows that were held out.
 
     Step by step: how stored fingerprints are compared, then over which distance they vote, how much they have to say,
-    and how a position is decoded. Only the first step takes the best; in the others the usual setting is left where
-    another is better by more than chance and by `MARGIN`, for scans will differ from the survey in more than what
-    could be held out.
+    and how a position is decoded. The first step takes the best, and so do the others where scans come as the held-out
+    rows did. Elsewhere the usual setting is left where another is better by more than chance and by `MARGIN`, for scans
+    will differ from the survey in more than what could be held out.
 
     Args:
         rows: see the class.
@@ -133,22 +133,22 @@ def choose(rows: HeldOut, hold_out: str) -> Choice:
     best_errors = errors[best]
     for setting, values in (("width", WIDTHS), ("share", SHARES), ("softness", SOFTNESSES), ("sharpness", SHARPNESSES)):
         others = [dataclasses.replace(best, **{setting: value}) for value in values]
-        margin = MARGINS_OF_NETWORK.get(hold_out, 0.0)
-        best, best_errors = _better_than_usual(rows, best, best_errors, others, margin)
+        best, best_errors = _better_than_usual(rows, best, best_errors, others, hold_out)
     return best
 
 
 def _better_than_usual(
-    rows: HeldOut, usual: Choice, usual_errors: np.ndarray, others: Sequence[Choice], margin_of_network: float
+    rows: HeldOut, usual: Choice, usual_errors: np.ndarray, others: Sequence[Choice], hold_out: str
 ) -> tuple[Choice, np.ndarray]:
     """The best of others that is better than the usual choice by more than chance and a margin, or that; its errors."""
+    margin_of_network = MARGINS_OF_NETWORK.get(hold_out, 0.0)
     best, best_errors = usual, usual_errors
     for other in others:
         errors = rows.errors(other)
         gain = usual_errors - errors
         chance = gain.std() / np.sqrt(len(gain))
         margin = margin_of_network if other.share < usual.share else MARGIN
-        least = max(BEYOND_CHANCE * chance, margin * usual_errors.mean())
+        least = 0.0 if hold_out == AS_HELD_OUT else max(BEYOND_CHANCE * chance, margin * usual_errors.mean())
         if errors.mean() < best_errors.mean() and gain.mean() > least:
             best, best_errors = other, errors
     return best, best_errors

@@ -27,7 +27,7 @@ MOST_POSITIONS = 2000  # that are places by themselves
 CELLS = 1000  # of a grid that hold rows, about
 FLOOR_SIGMAS, BUILDING_SIGMAS = 4.0, 8.0  # how far another floor or building is, in the places' sigma
 SIGMA_OF_CELL = 1 / 2  # the default sigma in sides of a cell
-SIGMA_BETWEEN, SIGMA_REVISITED = 2.0, 1 / 2  # and in spacings of positions, see `Places.of`
+SIGMA_BETWEEN, SIGMA_REVISITED = 2.0, 1.0  # and in spacings of positions, see `Places.of`
 FEW, FEW_SHARE = 3, 0.01  # positions on each side that may be far from all others: so many, or this share if it is more
 MOST_SHARE = 0.1  # of the positions that may be: of ten or fewer none is
 FAR = 3.0  # beyond the others, in their extent
@@ -103,8 +103,8 @@ class Places:
             fingerprints: training rows of one environment.
             cell: side of the grid in metres, 0 for the positions themselves; None takes the positions if there are at
                 most `MOST_POSITIONS`, else a grid of about `CELLS` cells.
-            sigma: in metres; None stands for half a cell, or for twice the median spacing of positions, and half of it
-                where they are revisited.
+            sigma: in metres; None stands for half a cell, or for twice the median spacing of positions, and for once
+                that spacing where they are revisited.
             margin: in metres; a grid also has the cells so near to a training row that hold none. By soft targets
                 larger than a cell, a network learns of them, too.
             sharpness: see the attribute.

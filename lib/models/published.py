@@ -15,7 +15,7 @@ import pandas as pd
 from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans
 from lib.models import layers, training
-from lib.models.estimator import Estimator, Located, choice, only_environment
+from lib.models.estimator import Estimator, Located, choice, nothing_located, only_environment
 from lib.models.scaling import MinMaxScaling, exponential, powed
 
 with quiet_import():
@@ -82,6 +82,8 @@ class SingleEnvironmentNetwork(Estimator):
 
     def predict(self, scans: Scans) -> Located:
         """The position, and building and floor where the network predicts them."""
+        if len(scans) == 0:  # on some processors, TensorFlow has no convolution of no rows
+            return nothing_located(self)
         outputs = training.predict(self._network, self._inputs(scans))
         position = self._position_scaling.inverse(outputs["position"])
         chosen = {}

@@ -6,7 +6,9 @@ makes it true, and another wording where the comparison turns out otherwise. A f
 left out.
 """
 
+import argparse
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -455,8 +457,20 @@ def pages() -> list[Path]:
     return documents
 
 
+def with_executed_notebooks(text: str) -> str:
+    """The front page, with links to executed copies of the notebooks where they are, and to the notebooks elsewhere."""
+
+    def link(match: re.Match) -> str:
+        executed = Path("outputs", "notebooks", match["name"])
+        target = executed if (ROOT / executed).exists() else Path("notebooks", match["name"])
+        return f"]({target.as_posix()})"
+
+    return re.sub(r"\]\((?:outputs/)?notebooks/(?P<name>\w+\.ipynb)\)", link, text)
+
+
 def main() -> None:
     """Write what the front page shows of the committed results, and fill README.md and docs/*.md."""
+    argparse.ArgumentParser(prog="python -m lib.report.front", description=main.__doc__).parse_args()
     outputs = ROOT / "outputs"
     write(Workspace(outputs))
     texts = {page: page.read_text() for page in pages()}
@@ -464,6 +478,8 @@ def main() -> None:
     shown = [*marked["table"], *marked["figure"]]
     for page, text in texts.items():
         filled = document.fill(text, outputs, page.parent, elsewhere=shown)
+        if page.parent == ROOT:
+            filled = with_executed_notebooks(filled)
         with replacing(page) as temporary:
             temporary.write_text(filled)
 

@@ -96,6 +96,12 @@ def test_for_more_say_a_network_needs_a_larger_margin(share, gain, chosen):
     assert choose(rows, "positions").share == chosen
 
 
+def test_where_scans_come_as_the_held_out_rows_no_margin_is_needed():
+    rows = Errors(lambda choice: 1 - 0.01 * (choice.share == 0.25))
+    assert choose(rows, "rows").share == 0.25
+    assert choose(rows, "positions").share == Choice().share
+
+
 def test_of_several_better_settings_the_best_is_taken():
     rows = Errors(lambda choice: {0.02: 0.8, 0.05: 0.7, 0.1: 0.9}.get(choice.width, 1.0))
     assert choose(rows, "positions") == Choice(width=0.05)

@@ -65,7 +65,7 @@ def test_positions_on_two_floors_are_two_places(campus):
 
 def test_where_positions_are_revisited_only_they_count_as_near(campus):
     between, revisited = Places.of(campus), Places.of(campus, revisited=True)
-    assert np.array_equal(between.sigma, 4 * revisited.sigma)
+    assert np.array_equal(between.sigma, 2 * revisited.sigma)
     assert np.array_equal(between.position, revisited.position)
 
 
