@@ -88,7 +88,8 @@ def test_the_site_has_the_notebooks_the_documents_and_the_reference(built, docum
 def test_every_link_and_figure_of_a_page_is_there(documents):
     names = {}
     for path, document in documents.items():
-        names[path.resolve()] = {element[key] for key in ("id", "name") for element in document.find_all(**{key: True})}
+        elements = document.find_all(True)
+        names[path.resolve()] = {element.get(key) for key in ("id", "name") for element in elements}
     broken = []
     for path, document in documents.items():
         for reference, target, fragment in local_references(path, document):
@@ -116,6 +117,8 @@ def test_every_page_loads_without_a_complaint_and_from_nowhere_else(documents, b
     page.on("console", note_message)
     page.on("response", note_response)
     for path in documents:
+        if path == folder / "index.html":
+            continue  # it leads to the front page before anything could be asked
         page.goto(f"{address}/{path.relative_to(folder).as_posix()}", wait_until="load")
         empty = page.evaluate("[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)")
         complaints += [f"{page.url}: empty {source}" for source in empty]
