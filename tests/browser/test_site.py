@@ -104,7 +104,10 @@ def test_every_page_loads_without_a_complaint_and_from_nowhere_else(documents, b
     page = browser.new_page()
     complaints = []
     page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
-    page.on("requestfailed", lambda request: complaints.append(f"{page.url}: failed {request.url}"))
+
+    def note_failure(request):
+        if request.failure != "net::ERR_ABORTED":  # by the way to the next page
+            complaints.append(f"{page.url}: {request.failure} {request.url}")
 
     def note_message(message):
         if message.type in ("error", "warning"):
@@ -116,6 +119,7 @@ def test_every_page_loads_without_a_complaint_and_from_nowhere_else(documents, b
 
     page.on("console", note_message)
     page.on("response", note_response)
+    page.on("requestfailed", note_failure)
     for path in documents:
         if path == folder / "index.html":
             continue  # it leads to the front page before anything could be asked
