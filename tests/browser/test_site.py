@@ -36,9 +36,10 @@ def built(tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def documents(built) -> dict[Path, BeautifulSoup]:
-    """Every page, by its file."""
+    """Every page, by its file. What the theme leaves in `_static` is none."""
     folder, _ = built
-    return {path: BeautifulSoup(path.read_text(), "html.parser") for path in sorted(folder.rglob("*.html"))}
+    pages = [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]
+    return {path: BeautifulSoup(path.read_text(), "html.parser") for path in pages}
 
 
 @pytest.fixture(scope="module")
