@@ -25,6 +25,9 @@ SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
 }
 FAILED = '[data-mime-type="application/vnd.jupyter.error"]'
+STARTED = r"""
+() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].some(prompt => /\[[*\d]/.test(prompt.textContent))
+"""
 FINISHED = f"""
 () => document.querySelectorAll('{FAILED}').length > 0
     || [...document.querySelectorAll('.jp-CodeCell')].every(
@@ -86,8 +89,13 @@ def run_all(browser, lab: str, name: str):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(f"{lab}/lab/tree/{name}.ipynb?reset")
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=3 * MINUTES)
-    page.locator(".lm-MenuBar-item", has_text=re.compile(r"^Run$")).click()
-    page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    deadline = time.monotonic() + 120
+    while not page.evaluate(STARTED):  # a kernel that is not connected yet runs nothing
+        assert time.monotonic() < deadline, "no cell was run"
+        page.keyboard.press("Escape")
+        page.locator(".lm-MenuBar-item", has_text=re.compile(r"^Run$")).click()
+        page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+        page.wait_for_timeout(5000)
     page.wait_for_function(FINISHED, timeout=20 * MINUTES)
     failed = page.locator(FAILED)
     assert failed.count() == 0, failed.first.inner_text()
