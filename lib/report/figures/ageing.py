@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter, StrMethodFormatter
 
 from lib.report.ageing import SHARES, closed_over_months
 from lib.report.figures.style import side_by_side
@@ -27,8 +27,9 @@ def months(rows: pd.DataFrame, heard: pd.Series, names: Mapping[str, str], calib
     for model, name in names.items():
         errors.plot(means.index, means[model], marker="o", label=name)
     errors.set(ylabel="mean error (m)", yscale="log")  # a model may take scans for those of another environment
+    errors.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    errors.yaxis.set_minor_locator(NullLocator())
     errors.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    errors.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
     errors.legend(fontsize=10, ncol=2)
     shares.plot(heard.index, heard, color="0.4", marker="s", label="month 1's access points still heard")
     by_month = rows[rows["model"] == calibrated].groupby("month")

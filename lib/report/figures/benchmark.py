@@ -26,7 +26,7 @@ from lib.report.results import has_ground_metres
 
 FAMILIES = [*PALETTE[:3], PALETTE[4], (0.1, 0.1, 0.1), PALETTE[9]]  # the last families stand apart from the others
 MARKERS = "osD^vPX*"
-RATIO_TICKS = (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.2, 1.5, 2, 3, 4, 6, 10)
+RATIO_TICKS = (0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 4, 6, 10)
 PUBLISHED = "firebrick"
 # Points from the right edge of a panel to the two columns of figures beside it.
 MEAN_COLUMN, PUBLISHED_COLUMN = 6, 76
