@@ -1,9 +1,9 @@
 """What the front page, the report and the model card show of the committed results, written from the result files.
 
 `python -m lib.report.front` writes fragments of Markdown into outputs/tables/ and the figure of the front page, and
-fills README.md and docs/*.md with them, with the tables, and with the figures. Each sentence has the condition that
-makes it true, and another wording where the comparison turns out otherwise. A fragment whose results are missing is
-left out.
+fills README.md and the pages of docs/ with them, with the tables, and with the figures. Each sentence has the condition
+that makes it true, and another wording where the comparison turns out otherwise. A fragment whose results are missing
+is left out.
 """
 
 import argparse
@@ -469,7 +469,7 @@ def with_executed_notebooks(text: str) -> str:
 
 
 def main() -> None:
-    """Write what the front page shows of the committed results, and fill README.md and docs/*.md."""
+    """Write what the front page shows of the committed results, and fill README.md and the pages of docs/."""
     argparse.ArgumentParser(prog="python -m lib.report.front", description=main.__doc__).parse_args()
     outputs = ROOT / "outputs"
     write(Workspace(outputs))

@@ -167,7 +167,7 @@ def encoder(
     """Two localizers side by side, and the part that was transferred (the paper's Fig. 1(a)).
 
     Args:
-        source, target: `paper.localizer`s. What has the same weights in both is drawn as transferred.
+        source, target: made by `paper.localizer`. What has the same weights in both is drawn as transferred.
         titles: of the two columns, for instance `("source: outdoors", "target: indoors")`.
         inputs: of each, the name of its inputs and how many there are.
 

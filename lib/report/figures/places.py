@@ -44,7 +44,7 @@ def place_probabilities(
         unit: of the axes.
     """
     figure, axes = side_by_side(len(probabilities), (4.6 * len(probabilities), 5.0), sharex=True, sharey=True)
-    figure.set_layout_engine("constrained")  # with equal axes, their labels would fall off the page
+    figure.set_layout_engine("compressed")  # with equal axes, their labels would fall off the page
     colour = environment_colour(environment)
     for axis, (name, shares) in zip(axes, probabilities.items(), strict=True):
         if plan is not None:
