@@ -17,7 +17,8 @@ CONTENT = yaml.safe_load(settings.SETTINGS.read_text())
 PROFILES = list(CONTENT["profiles"])
 INHERITED = {entry.inherits for entry in registry.REGISTRY.values() if entry.inherits}
 PROTOCOLS = {**protocols.PROTOCOLS, **protocols.CHOOSING}
-SIZES = {"epochs", "trees", "rounds", "place_rounds", "leaves", "rows"}  # what a model may have less of in a smoke run
+# What a model may have less of in a smoke run.
+SIZES = {"epochs", "folds", "trees", "rounds", "place_rounds", "leaves", "rows"}
 
 
 @pytest.fixture(autouse=True)
