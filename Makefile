@@ -57,7 +57,7 @@ all: $(VENV) ## Run notebooks 01 to 12, three seeds: every figure, table and res
 	@$(BIN)/python -m lib.experiments.reproduction $(BUILT) --started $(shell date +%s)
 	$(SHOW)
 notebooks: $(NOTEBOOKS)
-benchmark: ## The same with five seeds and all shares, steps and controls: the results that are committed
+benchmark: ## The same with all steps and controls, five seeds for the paper's claims: the results that are committed
 	@$(MAKE) --no-print-directory all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, in minutes
 	@$(MAKE) --no-print-directory all PROFILE=smoke

@@ -19,7 +19,6 @@ from lib import paths
 from lib.paths import replacing
 
 COLOURS = 256  # of a figure's palette
-LIMIT = 8_000_000  # bytes, of all notebooks together
 WIDGET = "application/vnd.jupyter.widget-view+json"
 WIDGET_REPR = re.compile(r"[A-Za-z]+\(children=")  # what a control prints where no page can show it
 INSTEAD = "Controls appear here in a running notebook."

@@ -332,17 +332,16 @@ def front_table(found: Results) -> str:
 def unified_accuracy(found: Results) -> str:
     """Errors of the unified network under each protocol, for its model card."""
     rows = found["benchmark"]
-    ours = rows[rows["model"] == OURS]
+    ours = results.in_ground_metres(rows[rows["model"] == OURS])
     lines = []
     for protocol in _protocols(ours):
         panel = ours[ours["protocol"] == protocol]
-        scale = panel["ground_m"] / panel["mean_m"]
         line = {
             "protocol": f"`{protocol}`",
             "test rows come": PROTOCOLS[protocol],
             "mean": metres(panel["ground_m"]),
-            "median": metres(panel["median_m"] * scale),
-            "95 % within": metres(panel["p95_m"] * scale),
+            "median": metres(panel["median_m"]),
+            "95 % within": metres(panel["p95_m"]),
         }
         for label in ("building", "floor"):
             hit = panel[f"{label}_hit"].mean()

@@ -35,6 +35,14 @@ def measured(values: Sequence[float] | float) -> str:
     return interval(values, SENTENCE)
 
 
+def three_digits(value: float) -> str:
+    """A number with three significant digits, or all before its point, and no exponent."""
+    if value == 0:
+        return "0"
+    magnitude = int(np.floor(np.log10(abs(value))))
+    return f"{value:,.{max(0, 2 - magnitude)}f}"
+
+
 def percent(share: float) -> str:
     """A share in percent with one decimal; nothing for NaN."""
     return "" if np.isnan(share) else f"{100 * share:.1f} %"

@@ -14,7 +14,7 @@ from lib.data.protocols import Parts
 from lib.models.estimator import Located
 from lib.models.scaling import MinMaxScaling
 from lib.paths import Workspace, replacing
-from lib.report.numbers import interval
+from lib.report import numbers
 
 COLUMNS = (
     *("environment", "release", "protocol", "model", "seed", "n_train", "n_test"),
@@ -27,7 +27,7 @@ PANEL = ["environment", "protocol"]  # models are compared within one of each
 # What a benchmark table shows, where rows have it: errors with their intervals, and plain means.
 ERRORS = ("ground_m", "evaal_m", "mean_m", "median_m", "p75_m", "p95_m", "right_place_m")
 HITS = ("building_hit", "floor_hit")
-OF_THE_FRAME = ("median_m", "p75_m", "p95_m", "right_place_m")  # tables convert them where the rows have `ground_m`
+OF_THE_FRAME = ("median_m", "p75_m", "p95_m", "right_place_m")  # see `in_ground_metres`
 # Names of columns in rendered tables. The result files keep those on the left.
 HEADINGS = {
     "n_train": "training rows",
@@ -230,14 +230,6 @@ def read(path: Path) -> pd.DataFrame:
 # === Tables ===
 
 
-def three_digits(value: float) -> str:
-    """A number with three significant digits, or all before its point, and no exponent."""
-    if value == 0:
-        return "0"
-    magnitude = int(np.floor(np.log10(abs(value))))
-    return f"{value:,.{max(0, 2 - magnitude)}f}"
-
-
 def _runs(seeds: pd.Series) -> int:
     """The number of seeds, 1 for a model without any."""
     return max(1, seeds.nunique())
@@ -256,7 +248,7 @@ def summarise(rows: pd.DataFrame, values: Sequence[str] = ("mean_m", "median_m",
     grouped = rows.groupby(["release", "protocol", "model"], sort=False)
     table = grouped.agg(seeds=("seed", _runs), n_train=("n_train", "first"), n_test=("n_test", "first"))
     for value in values:
-        table[value] = grouped[value].agg(interval)
+        table[value] = grouped[value].agg(numbers.interval)
     return table.reset_index()
 
 
@@ -294,7 +286,7 @@ def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd
     """The table of one environment and protocol; `published` are mean errors in metres by model."""
     shown_as = dict(HEADINGS)
     if has_ground_metres(rows):
-        rows, shown_as = _in_ground_metres(rows)
+        rows, shown_as = _shown_in_ground_metres(rows)
     present = rows.columns[rows.notna().any()]
     errors = [name for name in ERRORS if name in present]
     table = summarise(rows, errors).set_index("model")
@@ -303,7 +295,7 @@ def _benchmark_table(rows: pd.DataFrame, names: Mapping[str, str], published: pd
     for name in HITS:
         table[name] = (100 * means[name]).map("{:.1f}".format, na_action="ignore")
     for name in CLOCK_COLUMNS:
-        table[name] = means[name].map(three_digits, na_action="ignore")
+        table[name] = means[name].map(numbers.three_digits, na_action="ignore")
     table["n_train"] = table["n_train"].map("{:,}".format)
     quoted = published.map("{:g}".format).rename("quoted_m")
     table = table.astype(object).join(quoted, how="outer")
@@ -319,18 +311,20 @@ def has_ground_metres(rows: pd.DataFrame) -> bool:
     return "ground_m" in rows and bool(rows["ground_m"].notna().all())
 
 
-def _in_ground_metres(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Rows with all errors but `mean_m` in ground metres, without `mean_m` if it is the same, and headings."""
+def in_ground_metres(rows: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, with all errors but `mean_m` in ground metres."""
     scale = rows["ground_m"] / rows["mean_m"]
-    rows = rows.copy()
-    shown_as = dict(HEADINGS)
-    for name in OF_THE_FRAME:
-        if name in rows:
-            rows[name] *= scale
-            shown_as[name] = HEADINGS[name].replace("(m)", "(m, ground)")
-    if np.allclose(scale, 1):
-        return rows.drop(columns="mean_m"), shown_as
-    return rows, shown_as | {"mean_m": HEADINGS["map_m"], "quoted_m": HEADINGS["quoted_map_m"]}
+    errors = [name for name in OF_THE_FRAME if name in rows]
+    return rows.assign(**rows[errors].mul(scale, axis="index"))
+
+
+def _shown_in_ground_metres(rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Rows in ground metres, without `mean_m` if it is the same, and headings."""
+    shown_as = {name: HEADINGS[name].replace("(m)", "(m, ground)") for name in OF_THE_FRAME}
+    rows = in_ground_metres(rows)
+    if np.allclose(rows["ground_m"], rows["mean_m"]):
+        return rows.drop(columns="mean_m"), HEADINGS | shown_as
+    return rows, HEADINGS | shown_as | {"mean_m": HEADINGS["map_m"], "quoted_m": HEADINGS["quoted_map_m"]}
 
 
 def environments_table(rows: pd.DataFrame, ratios: pd.DataFrame, names: Mapping[str, str], model: str) -> pd.DataFrame:
@@ -345,7 +339,7 @@ def environments_table(rows: pd.DataFrame, ratios: pd.DataFrame, names: Mapping[
     Returns:
         Texts; errors are mean ± 95 % CI over seeds.
     """
-    errors = rows.pivot_table("ground_m", PANEL, "model", aggfunc=interval, sort=False)
+    errors = rows.pivot_table("ground_m", PANEL, "model", aggfunc=numbers.interval, sort=False)
     errors = errors.reindex(columns=[name for name in names if name in errors])
     own_ratios = ratios[ratios["model"] == model].set_index(PANEL)
     titles = {name: f"{names[name]} (m)" for name in errors}

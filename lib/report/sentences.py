@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lib.metrics import confidence_half_width
-from lib.report import claims
+from lib.report import claims, results
 from lib.report.document import with_values
 from lib.report.numbers import code, measured, percent
 from lib.report.statistics import ALIKE, BETTER, WORSE
@@ -145,9 +145,8 @@ def on_test_rows(rows: pd.DataFrame) -> str:
         rows: tidy results of the model.
     """
     parts = []
-    for protocol, own in rows.groupby("protocol", sort=False):
-        scale = own["ground_m"] / own["mean_m"]
-        text = f"`{protocol}` {error(own)}, median {measured((own['median_m'] * scale).mean())} m"
+    for protocol, own in results.in_ground_metres(rows).groupby("protocol", sort=False):
+        text = f"`{protocol}` {error(own)}, median {measured(own['median_m'].mean())} m"
         if own["floor_hit"].notna().all():
             text += f", {percent(own['floor_hit'].mean())} of the floors"
             text += f" and {percent(own['building_hit'].mean())} of the buildings right"

@@ -54,10 +54,10 @@ def on_test_rows(rows: pd.DataFrame) -> pd.DataFrame:
         rows: tidy results of one model. Where metres of their frame are not those on the ground, the mean error in
             these stands beside.
     """
-    errors = ["median_m", "p75_m", "p95_m"]
-    scale = rows["ground_m"] / rows["mean_m"]
-    rows = rows.assign(**rows[errors].mul(scale, axis="index"), map_m=rows["mean_m"].where(scale < 0.999))
-    table = results.summarise(rows, ["ground_m", "map_m", *errors]).drop(columns="model")
+    rows = results.in_ground_metres(rows)
+    rows["map_m"] = rows["mean_m"].where(rows["ground_m"] < 0.999 * rows["mean_m"])
+    errors = ["ground_m", "map_m", "median_m", "p75_m", "p95_m"]
+    table = results.summarise(rows, errors).drop(columns="model")
     means = rows.groupby("protocol")[["building_hit", "floor_hit", "fit_seconds", "predict_us"]].mean()
     for name in ("building_hit", "floor_hit"):
         table[name] = table["protocol"].map(means[name]).map(numbers.percent)
@@ -141,7 +141,7 @@ def disturbances(rows: pd.DataFrame, names: Mapping[str, str], calibrated: str) 
 
     Args:
         rows: `protocol`, `stress`, `size`, `model`, `mean_m`, `silent`, and of the calibrated model
-            `coverage_90` (a share) and `radius_90` (numbers.number).
+            `coverage_90` (a share) and `radius_90` (metres).
         names: model → its name in the table, in the order of the columns.
         calibrated: the model with radii.
     """

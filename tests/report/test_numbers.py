@@ -21,3 +21,8 @@ def test_tables_have_at_most_four_digits_and_sentences_three():
 
 def test_shares_are_percents():
     assert [numbers.percent(share) for share in (0.9553, 1.0, np.nan)] == ["95.5 %", "100.0 %", ""]
+
+
+def test_small_and_large_numbers_have_three_digits_and_no_exponent():
+    shown = [numbers.three_digits(value) for value in (1105.2, 643.4, 13.0, 0.0955, 0.5, 0)]
+    assert shown == ["1,105", "643", "13.0", "0.0955", "0.500", "0"]

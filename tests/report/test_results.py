@@ -256,11 +256,6 @@ def test_only_the_benchmark_on_measured_data_writes_to_the_committed_outputs(
 # === Tables ===
 
 
-def test_small_and_large_numbers_have_three_digits_and_no_exponent():
-    shown = [results.three_digits(value) for value in (1105.2, 643.4, 13.0, 0.0955, 0.5, 0)]
-    assert shown == ["1,105", "643", "13.0", "0.0955", "0.500", "0"]
-
-
 def test_summary_has_a_row_a_model_with_mean_and_interval_over_seeds():
     table = results.summarise(result_rows(), values=("mean_m", "median_m")).set_index("model")
     assert list(table.index) == ["encoder_tl", "knn_euclidean"]
