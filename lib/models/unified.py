@@ -14,6 +14,7 @@ from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, require_memory
 from lib.data.folds import AREAS, HOLD_OUT, Folds, possible
 from lib.models import places, training
+from lib.models.by_environment import LearningByEnvironment, member_of_several
 from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, alternatives, choose
 from lib.models.estimator import Located, choice, nothing_located, require_rows
 from lib.models.layers import (
@@ -45,9 +46,10 @@ AUGMENTATION = {"offset": 6.0, "noise": 2.0, "loss": 0.3, "deafness": 25.0}  # a
 OTHER_PHONES = {"devices": 1.0, "positions": 0.5, "rows": 0.0, "areas": 0.0}
 CELL_OF_AREA, SIGMA_OF_AREA, MARGIN_OF_AREA = 0.3, 0.4, 0.8  # of a grid that reaches into areas without rows
 TRAINING = {"weight_decay": 0.02}  # arguments of `training.fit`
-LARGEST_BATCH, LEARNING_RATE = 1024, 4e-3  # that rate is for that batch
+LARGEST_BATCH, LEARNING_RATE = 512, 4e-3  # that rate is for that batch
 LEAST_BATCHES = 8  # in an epoch, about: few rows are learnt in smaller batches
-EPOCHS, LEAST_STEPS = 16, 400  # at least so many passes, and steps
+EPOCHS, EPOCHS_OF_SEVERAL = 16, 24  # passes over one environment, and over several that share a trunk
+LEAST_STEPS = 400  # and at least so many
 MOST_PASSES = 4  # over the rows of a small environment in an epoch
 MOST_ASKED, MOST_SIMILARITIES = 3000, 3e7  # held-out rows of an environment, and numbers that compare them with others
 
@@ -261,15 +263,12 @@ class Unified(NetworkEstimator):
         n_outputs = 3 * len(survey.sets)
         if self.head == "places":
             n_outputs = len(survey.decoder.places)
-        n_levels = len(survey.levels["columns"]) * (1 + self.trunk["heard"])
-        architecture = {name: self.trunk[name] for name in ("hidden", "dropout")}
         rows = rows_of_epoch(list(map(len, survey.sets)))
         asked = np.concatenate(survey.asked)
         outputs = np.zeros((len(asked), n_outputs), dtype=np.float32)
         members, curves = [], []
         for number in range(self.folds):
-            member = member_network(n_levels, n_outputs, **architecture)
-            network = learning_network(member, levels=survey.levels, **survey.inputs)
+            member, network = self._to_learn(survey)
             learnt = rows[~survey.hidden[number][rows]]
             if not len(learnt):
                 raise ValueError(
@@ -277,7 +276,7 @@ class Unified(NetworkEstimator):
                 )
             learning = survey.rssi[learnt], survey.target[learnt]
             label = f"unified, {number + 1} of {self.folds}" if self.folds > 1 else "unified"
-            settings = schedule(len(learnt), self.training)
+            settings = schedule(len(learnt), len(survey.sets), self.training)
             fitted = training.fit(network, learning, None, loss=survey.loss, reuse=True, label=label, **settings)
             curves.append(fitted)
             of_fold = survey.fold[asked] == number
@@ -288,6 +287,25 @@ class Unified(NetworkEstimator):
         if survey.audible is not None:
             outputs = np.asarray(Audible(**survey.audible)([survey.rssi[asked], outputs]))
         return members, outputs
+
+    def _to_learn(self, survey: "Survey") -> tuple[keras.Model, keras.Model]:
+        """A new member, and the same as it learns."""
+        n_levels = len(survey.levels["columns"]) * (1 + self.trunk["heard"])
+        architecture = {name: self.trunk[name] for name in ("hidden", "dropout")}
+        if self.head == "places" and len(survey.sets) > 1:
+            counts = np.bincount(survey.decoder.places.environment).tolist()
+            member = member_of_several(n_levels, counts, **architecture)
+            return member, LearningByEnvironment(
+                member,
+                columns=survey.columns,
+                minimum=survey.inputs["minimum"],
+                levels=survey.levels,
+                augmentation=survey.inputs["augmentation"],
+                name="learning",
+            )
+        n_outputs = len(survey.decoder.places) if self.head == "places" else 3 * len(survey.sets)
+        member = member_network(n_levels, n_outputs, **architecture)
+        return member, learning_network(member, levels=survey.levels, **survey.inputs)
 
     # === Choosing ===
 
@@ -627,7 +645,7 @@ def rows_of_epoch(counts: Sequence[int]) -> np.ndarray:
     return np.repeat(np.arange(sum(counts)), passes_of_row)
 
 
-def schedule(n_rows: int, settings: Mapping) -> dict:
+def schedule(n_rows: int, n_environments: int, settings: Mapping) -> dict:
     """Arguments of `training.fit` for so many rows an epoch: `settings`, and what suits the rows elsewhere.
 
     Few rows are learnt in smaller batches, a power of two, at a lower rate, and more often.
@@ -638,7 +656,7 @@ def schedule(n_rows: int, settings: Mapping) -> dict:
     suited = {
         "batch_size": batch_size,
         "learning_rate": LEARNING_RATE * (batch_size / LARGEST_BATCH) ** 0.5,
-        "epochs": max(EPOCHS, -(-LEAST_STEPS // steps)),
+        "epochs": max(EPOCHS if n_environments == 1 else EPOCHS_OF_SEVERAL, -(-LEAST_STEPS // steps)),
     }
     return suited | TRAINING | dict(settings)
 

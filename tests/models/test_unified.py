@@ -92,18 +92,18 @@ def test_small_environments_are_passed_over_more_often():
 
 
 def test_few_rows_are_learnt_in_small_batches_at_a_lower_rate_and_more_often():
-    many, few = unified.schedule(100_000, {}), unified.schedule(500, {})
+    many, few = unified.schedule(100_000, 1, {}), unified.schedule(500, 1, {})
     expected = {"batch_size": unified.LARGEST_BATCH, "learning_rate": unified.LEARNING_RATE, "epochs": unified.EPOCHS}
     assert many == expected | unified.TRAINING
     assert 500 / 2 / unified.LEAST_BATCHES < few["batch_size"] < 2 * 500 / unified.LEAST_BATCHES
     ratio = few["batch_size"] / many["batch_size"]
     assert few["learning_rate"] == pytest.approx(many["learning_rate"] * ratio**0.5)
     assert few["epochs"] * np.ceil(500 / few["batch_size"]) >= unified.LEAST_STEPS
-    assert unified.schedule(1, {})["batch_size"] == 1
+    assert unified.schedule(1, 1, {})["batch_size"] == 1
 
 
 def test_a_schedule_that_somebody_sets_is_theirs():
-    own = unified.schedule(500, {"batch_size": 300, "epochs": 3, "weight_decay": None})
+    own = unified.schedule(500, 1, {"batch_size": 300, "epochs": 3, "weight_decay": None})
     assert (own["batch_size"], own["epochs"], own["weight_decay"]) == (300, 3, None)
 
 
@@ -128,10 +128,10 @@ def test_each_environment_has_its_own_augmentation(campus, city, learnt):
     still = dict.fromkeys(unified.AUGMENTATION, 0.0)
     fit([campus, city], folds=1, environments=[{"augmentation": still}, {"hold_out": "devices"}])
     ((network, _, _),) = learnt
-    layer = network.get_layer("augmentation").get_config()
-    of_city = np.arange(len(layer["loss"])) >= len(campus.transmitters)
+    of_campus, of_city = network.augmentations
     for name, value in unified.AUGMENTATION.items():
-        assert np.array_equal(np.float32(layer[name]), np.float32(value) * of_city)
+        assert not getattr(of_campus, name).any()
+        assert np.array_equal(getattr(of_city, name), np.full(len(city.transmitters), np.float32(value)))
 
 
 def test_scans_change_the_more_the_more_other_devices_are_to_come():
@@ -161,7 +161,8 @@ def test_a_transmitter_of_two_environments_is_one_input_with_the_lower_minimum(c
     fitted = fit([indoors, outdoors], folds=1)
     assert fitted.transmitters == (*names, *outdoors.transmitters[5:])
     ((network, _, _),) = learnt
-    weakest = network.get_layer("augmentation").get_config()["weakest"]
+    (augmentation,) = network.augmentations
+    weakest = augmentation.weakest
     expected = np.where(np.arange(len(weakest)) < 5, -128, -105)
     expected[len(names) :] = -128
     assert np.array_equal(weakest, expected)
