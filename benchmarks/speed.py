@@ -78,7 +78,7 @@ class Settings:
         threads: of the implementations, one set of measurements each.
         repetitions: turns of each implementation.
         rows: of each environment at most; so many has a generated LoRaWAN file.
-        unified_rows: of each environment for the unified network at most.
+        unified_rows: of UJIIndoorLoc for the unified network at most.
         epochs: that one turn times, by network; networks without are left out.
         side: of the square matrices whose product is timed.
     """
@@ -294,8 +294,8 @@ def training_tasks(settings: Settings) -> dict[str, dict]:
     transmitters = [each.transmitters for each in parts]
     encoder = Encoder(inputs=transmitters[0], batch_size=BATCH_SIZE)
     umlp = UMLP(inputs=transmitters, batch_size=BATCH_SIZE)
-    few = [protocols.some_rows(fingerprints, settings.unified_rows) for fingerprints in train]
-    nothing = [fingerprints[:0] for fingerprints in few]
+    few = [protocols.some_rows(train[0], settings.unified_rows)]
+    nothing = [few[0][:0]]
     return {
         "localizer": training_task(encoder, train[:1], validation[:1]),
         "umlp": training_task(umlp, train, validation),
@@ -614,10 +614,10 @@ def write(table: pd.DataFrame, workspace: paths.Workspace, simulated: bool, turn
     """Write `speed.csv`, its tables and its figure."""
     table = results.write(table, workspace.results / "speed.csv", columns=COLUMNS)
     notes = {
-        "speed": f"Training in batches of {BATCH_SIZE}, the unified network in batches of {LARGEST_BATCH}, as in the "
-        f"notebooks; medians of {turns} turns. The first epoch includes building and compiling the network. The "
-        f"product of two large matrices, by whichever library is fastest, reaches {limits(table)} of "
-        f"{os.cpu_count()} cores. {packages()}.",
+        "speed": f"Training in batches of {BATCH_SIZE}, the unified network, of UJIIndoorLoc alone, in batches of "
+        f"{LARGEST_BATCH}, as in the notebooks; medians of {turns} turns. The first epoch includes building and "
+        f"compiling the network. The product of two large matrices, by whichever library is fastest, reaches "
+        f"{limits(table)} of {os.cpu_count()} cores. {packages()}.",
         "speed_prediction": "From dBm to metres, UJIIndoorLoc, official split; kNN with k = 7. scikit-learn's "
         "Bray–Curtis has one thread.",
         "speed_loading": "From the publisher's files to what a network sees. A generated file has the publisher's size "

@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from lib.models import layers, paper, training, unified
+from lib.models import by_environment, layers, paper, training, unified
 from lib.models.places import PlaceDecoder, Places
 from lib.report.figures import architecture
 from lib.report.figures.architecture import HEAD, HIDDEN, STORED, TRANSFERRED
@@ -90,6 +90,12 @@ def test_a_unified_network_shows_its_members_and_what_votes(n_members, n_drawn):
     assert "geometric median of 3 places" in drawn
     assert {"RSSI of 4 transmitters (dBm)", "powed RSSI of the 3 heard in training"} <= set(drawn)
     assert STORED in [patch.get_edgecolor()[:3] for patch in figure.axes[0].patches]
+
+
+def test_the_heads_of_environments_and_places_stand_in_one_box():
+    member = by_environment.member_of_several(3, (4, 2), hidden=(8,), dropout=0.1)
+    shown = [box.text for box in architecture.dense_boxes(member)]
+    assert shown == ["dense 8", "dense 2 + 6, linear"]
 
 
 def test_every_layer_that_a_unified_network_can_have_is_named_in_words():

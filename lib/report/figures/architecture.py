@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from lib import quiet_import
+from lib.models import by_environment
 from lib.models.layers import Audible, CoordinateDecoder, Ensemble, Fold, Further, Levels
 from lib.models.places import Neighbours, PlaceDecoder
 from lib.report.figures.style import PALETTE, environment_label, scans_label
@@ -53,11 +54,16 @@ def dense_boxes(network: keras.Model, colour: tuple[float, float, float] = HIDDE
         colour: of the layers that are not outputs.
     """
     boxes = []
+    of_environments = 0
     for layer in network.layers:
         if not isinstance(layer, keras.layers.Dense):
             continue
         if layer.name in network.output_names:
             boxes.append(Box(f"dense {layer.units:,}, {layer.activation.__name__}", HEAD))
+        elif layer.name == by_environment.ENVIRONMENT:
+            of_environments = layer.units  # side by side with the places, which come next
+        elif of_environments:
+            boxes.append(Box(f"dense {of_environments:,} + {layer.units:,}, {layer.activation.__name__}", HEAD))
         else:
             boxes.append(Box(f"dense {layer.units:,}", colour))
     return boxes
