@@ -239,7 +239,11 @@ def main() -> None:
 @levels_option
 @reading_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all random choices.")
-@click.option("--epochs", type=int, help="Passes over the training rows; default: 16, 24 for several environments, more for few rows.")
+@click.option(
+    "--epochs",
+    type=int,
+    help="Passes over the training rows; default: 16, 24 for several environments, more for few rows.",
+)
 @click.option("--batch-size", type=int, help="Rows per step; default: grows with the number of rows.")
 @listed_option("--hidden", int, metavar="WIDTH,...", help="Widths of the hidden layers; default: 512,512.")
 def fit(sources, output, hold_out, levels, seed, epochs, batch_size, hidden, **reading) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import hypothesis
 import pandas as pd
@@ -11,7 +12,9 @@ import pytest
 
 from lib import paths
 from lib.data import datasets, loaders, protocols, simulate, sources
-from lib.models import training
+from lib.models import training, unified
+from lib.models.choosing import Choice
+from lib.use import convert
 from lib.use.localizer import Localizer
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=60)
@@ -108,7 +111,12 @@ def measured_offices():
 
 
 def _at_hand(*fixtures):
-    return [name for name in fixtures if MEASURED.get(name, True)]
+    """Those whose files were found; the measured ones, which are large, are for the slow tests."""
+    chosen = []
+    for name in fixtures:
+        if MEASURED.get(name, True):
+            chosen.append(pytest.param(name, marks=[pytest.mark.slow] if name in MEASURED else []))
+    return chosen
 
 
 @pytest.fixture(scope="session", params=_at_hand("campus", "measured_campus"))
@@ -158,7 +166,10 @@ def saved_localizer(localizer, tmp_path_factory):
 
 @pytest.fixture
 def quick_fit(monkeypatch):
-    """Stands for `training.fit` where only what is done with its result matters; it moves each weight by 0.25."""
+    """Stands for `training.fit` where only what is done with its result matters; it moves each weight by 0.25.
+
+    Nor does the unified network choose, which takes as long.
+    """
 
     def fit(model, train, validation, *, epochs, **settings):
         model.set_weights([weight + 0.25 for weight in model.get_weights()])
@@ -166,12 +177,20 @@ def quick_fit(monkeypatch):
         return pd.DataFrame([{"epoch": epoch + 1} | values for epoch in range(epochs)])
 
     monkeypatch.setattr(training, "fit", fit)
+    monkeypatch.setattr(unified, "choose", lambda rows, hold_out: Choice())
 
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Leaves every network with its first weights, where only what is around the training matters."""
+    """Leaves networks with their first weights and nothing chosen, where only what is around the training matters."""
+    monkeypatch.setattr(unified, "choose", lambda rows, hold_out: Choice())
     monkeypatch.setattr(training, "fit", lambda *parts, **settings: pd.DataFrame({"epoch": [1]}))
+
+
+@pytest.fixture
+def without_onnx(monkeypatch):
+    """Saves localizers with an empty file in the place of the one for ONNX Runtime, which takes seconds to make."""
+    monkeypatch.setattr(convert, "write", lambda model, path: Path(path).write_bytes(b""))
 
 
 @pytest.fixture

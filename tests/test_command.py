@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from lib import paths
 from lib.data import reading, simulate
 from lib.data.loaders import LOADERS
 from lib.models import training
+from lib.use import convert
 from lib.use.localizer import Localizer
 
 SMALL = ("--epochs", "1", "--batch-size", "64", "--hidden", "8")
@@ -55,15 +57,21 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fit(tmp_path_factory):
-    """Fits a localizer in this process; returns its directory, what the command printed, and its progress."""
+    """Fits a localizer in this process; returns its directory, what the command printed, and its progress.
 
-    def of(*arguments):
+    Untrained, it has its first weights, and no file for ONNX Runtime, which take seconds.
+    """
+
+    def of(*arguments, trained=True):
         directory = tmp_path_factory.mktemp("fitted") / "localizer"
         with (
             pytest.MonkeyPatch.context() as patched,
             contextlib.redirect_stdout(io.StringIO()) as printed,
             contextlib.redirect_stderr(io.StringIO()) as progress,
         ):
+            if not trained:
+                patched.setattr(training, "fit", lambda *parts, **settings: pd.DataFrame({"epoch": [1]}))
+                patched.setattr(convert, "write", lambda model, path: Path(path).write_bytes(b""))
             patched.setattr(sys, "argv", ["lib", "fit", *arguments, "--output", str(directory), *SMALL])
             with pytest.raises(SystemExit) as end:
                 command.run()
@@ -87,7 +95,7 @@ def fitted(fit, sources):
 @pytest.fixture(scope="module")
 def of_devices(fit, sources):
     """A localizer of the office alone, which held out whole devices."""
-    return fit(sources[0], "--whole-devices")
+    return fit(sources[0], "--whole-devices", trained=False)
 
 
 # === From files to positions ===
@@ -196,7 +204,7 @@ def test_positions_are_held_out_unless_an_option_says_otherwise(fitted):
 
 @pytest.mark.parametrize(("option", "hold_out"), [("--whole-areas", "areas"), ("--single-rows", "rows")])
 def test_areas_and_single_rows_can_be_held_out(fit, sources, option, hold_out):
-    directory, *_ = fit(sources[1], option)
+    directory, *_ = fit(sources[1], option, trained=False)
     assert held_out_by(directory) == [hold_out]
 
 

@@ -55,10 +55,10 @@ def without_path(outputs: Path) -> dict[str, str]:
 
 
 def run_nbval(notebooks: list[Path], outputs: Path, **variables) -> subprocess.CompletedProcess:
-    """Run notebooks in this order, with one pool of workers for all of them."""
+    """Run notebooks in this order, with one worker for all of them: what it compiled once serves the next, too."""
     nbval = [sys.executable, "-m", "pytest", *NBVAL, "--rootdir", str(notebooks[0].parent), *map(str, notebooks)]
     return subprocess.run(
-        [sys.executable, "-m", "lib.experiments.workers", *nbval],
+        [sys.executable, "-m", "lib.experiments.workers", "--workers", "1", *nbval],
         cwd=ROOT,
         env=environment(outputs) | variables,
         capture_output=True,
@@ -119,13 +119,19 @@ def test_definitions_over_ten_lines_live_in_the_library(notebook):
                     assert node.end_lineno - node.lineno <= 10, node.name
 
 
+def without_packages(source: str) -> str:
+    """What puts the library on the path, without the packages that take seconds to import."""
+    lines = source.splitlines()
+    return "\n".join(line for line in lines if line.startswith(("import sys", "from pathlib", "sys.path")))
+
+
 def test_each_finds_the_library_in_its_own_folder_and_in_the_root(tmp_path):
     cells = []
     for path in NOTEBOOKS:
         content = nbformat.read(path, as_version=4)
         first = next(cell for cell in content["cells"] if cell["cell_type"] == "code")
         before_library, _, _ = first["source"].partition("\nfrom lib")
-        cells.append(before_library)
+        cells.append(without_packages(before_library))
     for folder in (ROOT / "notebooks", ROOT):
         finished = subprocess.run(
             [sys.executable, "-c", FINDS_LIBRARY],
@@ -166,11 +172,16 @@ def prepared(folder: Path, parameters: dict[str, dict]) -> list[Path]:
     return sorted(folder.glob("*.ipynb"))
 
 
+def is_search(path: Path) -> bool:
+    return path.stem.startswith("00")
+
+
 @pytest.fixture(scope="module")
 def nbval_outputs(tmp_path_factory):
-    """Outputs of all notebooks, run by nbval with smoke parameters on the simulator."""
+    """Outputs of the notebooks of `make all`, run by nbval with smoke parameters on the simulator."""
     folder, outputs = tmp_path_factory.mktemp("nbval"), tmp_path_factory.mktemp("nbval-outputs")
-    finished = run_nbval(prepared(folder, PROFILES["smoke"]), outputs)
+    in_order = [path for path in prepared(folder, PROFILES["smoke"]) if not is_search(path)]
+    finished = run_nbval(in_order, outputs)
     assert finished.returncode == 0, finished.stdout[-8000:]
     return outputs / "smoke" / "simulated"
 
@@ -213,12 +224,15 @@ def test_nbval_really_compares(tmp_path):
     source["cells"], kept["execution_count"] = [imports, kept], 1
     nbformat.write(source, tmp_path / "kept.ipynb")
     no_pool = {"DASK_SCHEDULER_ADDRESS": "tcp://127.0.0.1:1"}  # nothing is trained
-    assert run_nbval([tmp_path / "kept.ipynb"], tmp_path / "outputs", **no_pool).returncode == 0
     text = json.dumps(kept["outputs"])
     assert "0.1" in text
     kept["outputs"] = [nbformat.from_dict(output) for output in json.loads(text.replace("0.1", "0.2"))]
-    nbformat.write(source, tmp_path / "kept.ipynb")
-    assert run_nbval([tmp_path / "kept.ipynb"], tmp_path / "outputs", **no_pool).returncode == 1
+    nbformat.write(source, tmp_path / "wrong.ipynb")
+    notebooks = [tmp_path / "kept.ipynb", tmp_path / "wrong.ipynb"]
+    finished = run_nbval(notebooks, tmp_path / "outputs", **no_pool)
+    assert finished.returncode == 1
+    failed = [line for line in finished.stdout.splitlines() if line.startswith("FAILED")]
+    assert len(failed) == 1 and "wrong.ipynb" in failed[0], finished.stdout[-4000:]
 
 
 # === Whole runs ===
@@ -268,8 +282,7 @@ def clone(checkout):
 def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
     """nbval and make run the same notebooks in different processes; only clocks may differ."""
     first, second = nbval_outputs / "results", clone / "outputs" / "smoke" / "simulated" / "results"
-    searched = {"search.csv", "search_comparators.csv", "scaling_bounds.csv"}  # make all does not search
-    names = {path.name for path in first.glob("*.csv")} - searched
+    names = {path.name for path in first.glob("*.csv")}
     assert names == {path.name for path in second.glob("*.csv")}
     for name in names:
         by_nbval, by_make = (
@@ -279,10 +292,19 @@ def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
 
 
 @pytest.mark.slow
+def test_nbval_runs_both_searches(tmp_path):
+    chosen = [path for path in prepared(tmp_path, PROFILES["smoke"]) if is_search(path)]
+    finished = run_nbval(chosen, tmp_path / "outputs")
+    assert finished.returncode == 0, finished.stdout[-8000:]
+    made = tmp_path / "outputs" / "smoke" / "simulated" / "results"
+    assert {"search.csv", "search_comparators.csv", "scaling_bounds.csv"} <= {path.name for path in made.glob("*.csv")}
+
+
+@pytest.mark.slow
 def test_a_run_leaves_the_work_tree_clean_and_the_committed_results_as_they_were(clone):
     status = subprocess.run(["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True)
     assert status.stdout == ""
-    checks = ["tests/test_repository.py", "tests/test_reproduction.py", "-p", "no:cacheprovider"]
+    checks = ["tests/test_repository.py", "tests/experiments/test_reproduction.py", "-p", "no:cacheprovider"]
     tested = subprocess.run([sys.executable, "-m", "pytest", *checks], cwd=clone, capture_output=True, text=True)
     assert tested.returncode == 0, tested.stdout[-4000:]
 

@@ -7,6 +7,7 @@ says where it is.
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -76,10 +77,16 @@ def load(environment: str) -> FingerprintSet:
             )
         return reading.read_fingerprints(environment, Path(environment).name)
     if environment in SIMULATORS:
-        return SIMULATORS[environment]() if simulated() else LOADERS[environment]()
+        return _made(SIMULATORS[environment]) if simulated() else LOADERS[environment]()
     if data_mode() == "simulated":
         raise FileNotFoundError(f"{environment} has no simulation, and DATA=simulated looks for no files")
     return LOADERS[environment]()
+
+
+@lru_cache(maxsize=len(SIMULATORS))  # each protocol asks for them
+def _made(simulate_one: Callable[[], FingerprintSet]) -> FingerprintSet:
+    """A simulated environment."""
+    return simulate_one()
 
 
 def _invented(name: str) -> FingerprintSet:

@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument(
         "--log", type=Path, default=Path(os.devnull), help="a file for what the workers write to stderr"
     )
+    parser.add_argument("--workers", type=int, help="processes; default: one for each core")
     parser.add_argument("command", help="what to run, for instance make; its exit status is passed on")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the command")
     options = parser.parse_args()
@@ -203,7 +204,7 @@ def main() -> None:
     os.environ.update(QUIET)  # a worker imports this module, and with it tqdm, before Dask sets its environment
     logging.getLogger("distributed").setLevel(logging.ERROR)  # a worker that is slow to end is no news
     options.log.parent.mkdir(parents=True, exist_ok=True)
-    with options.log.open("w") as noise, stderr_in(noise) as screen, local_or_given() as client:
+    with options.log.open("w") as noise, stderr_in(noise) as screen, local_or_given(options.workers) as client:
         environment["DASK_SCHEDULER_ADDRESS"] = client.scheduler.address
         with subprocess.Popen(command, env=environment, stderr=screen) as process:
             # An interrupt from the keyboard reaches the command by itself.

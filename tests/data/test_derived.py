@@ -169,6 +169,7 @@ def test_committed_digests_are_of_the_registered_rows_and_tell_them_apart(key, r
 # === The measured files, put among other rows ===
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [key for key in FILES if sources.find(REGISTRY[key])])
 def test_measured_subset_is_found_among_others(key, tmp_path):
     """No release is at hand here: the rows of the subset are shuffled among others that hear the same elsewhere."""
@@ -233,6 +234,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path):
 LIBRARY = [sources.find(REGISTRY[key]) for key in ("uji_library", "uji_library_longterm")]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(LIBRARY), reason="LIB1.mat and the release of 25 months are not both at hand")
 def test_measured_library_is_the_same_from_both_forms(data_folders):
     """The `.mat` file cannot be made again byte for byte: its rows can, and both forms are one release."""

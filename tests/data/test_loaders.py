@@ -49,6 +49,7 @@ def test_the_readme_of_the_data_names_every_file():
         assert source.environment is None or f"`{source.environment}`" in readme
 
 
+@pytest.mark.slow
 def test_transmitters_of_two_environments_have_one_name_only_if_they_are_one():
     """The library's access points are in both of its sets; no others are shared."""
     seen = {}
@@ -173,6 +174,7 @@ def test_sigfox_file_becomes_a_set(publish):
 # === The library over 25 months ===
 
 
+@pytest.mark.slow  # the months take seconds to load
 def test_months_have_the_published_counts(measured_months):
     assert measured_months.rssi.shape == (104_154, 620) and measured_months.release.rows == 104_160
     assert dict(zip(*np.unique(measured_months.floor, return_counts=True), strict=True)) == {3: 52_074, 5: 52_080}
@@ -185,6 +187,7 @@ def test_months_have_the_published_counts(measured_months):
     assert measured_months.heard.any(axis=0).all() and (np.ptp(measured_months.position, axis=0) < 20).all()
 
 
+@pytest.mark.slow
 def test_a_campaign_is_told_by_its_time(measured_months):
     month = loaders.library_month(measured_months.time)
     assert np.bincount(month).tolist() == [0, 11_754, *[3_696] * 23, 7_392]
@@ -197,6 +200,7 @@ def test_a_time_before_the_first_campaign_has_no_month():
         loaders.library_month(np.array(["2016-07-20T09:00:00", "2016-06-01T10:00:00"], dtype="datetime64[s]"))
 
 
+@pytest.mark.slow
 def test_access_points_of_the_library_have_the_same_names_in_both_of_its_sets(measured_months, measured_library):
     """Column by column, its first month holds the same levels at the same places."""
     assert len(set(loaders.LIB1_ACCESS_POINTS)) == 174

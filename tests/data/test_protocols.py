@@ -735,6 +735,7 @@ def test_measured_sets_with_a_publishers_split_keep_all_of_its_rows(measured_tam
         assert len(parts.train) + len(parts.test) == len(fingerprints)
 
 
+@pytest.mark.slow  # the months take seconds to load
 def test_measured_library_trains_on_its_first_month(measured_months):
     parts = protocols.first_month(measured_months)
     assert (len(parts.train), len(parts.validation), len(parts.test)) == (8_634, 0, 8_112)

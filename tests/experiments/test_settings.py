@@ -125,7 +125,7 @@ def test_sizes_of_a_smoke_run_are_all_that_differs(monkeypatch):
     for name, expected in full.items():
         smoke = settings.of(name, ["pooled"], inherits="encoder")
         assert smoke == expected | {"epochs": 3}
-    assert settings.rows() == 1500
+    assert settings.rows() == 800
 
 
 def test_a_variant_has_the_settings_of_what_it_inherits_and_its_own():

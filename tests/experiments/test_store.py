@@ -102,6 +102,7 @@ def test_the_same_run_is_recalled(finished, no_training):
     assert_same_run(finished, run(finished.folder))
 
 
+@pytest.mark.slow  # another TensorFlow
 def test_another_process_recalls_it(finished, tmp_path):
     log = tmp_path / "log"
     variables = {"TRAINING_LOG": str(log), "PYTHONHASHSEED": "7", "PYTHONPATH": str(paths.ROOT)}

@@ -14,7 +14,7 @@ from lib.data import datasets, protocols
 from lib.data.fingerprints import FingerprintSet, Release
 from lib.data.frames import Frame
 from lib.data.protocols import Parts, Protocol
-from lib.experiments import runs, store
+from lib.experiments import runs, settings, store
 from lib.models import registry
 from lib.models.estimator import Estimator, Located, only_environment
 from lib.report import results
@@ -117,7 +117,7 @@ def test_a_further_model_runs_in_the_environments_that_there_are(toys, workspace
     ]
     assert [row["environment"] for row in rows] == ["ujiindoorloc", "lorawan_antwerp"]
     for row in rows:
-        parts = protocols.load(row["protocol"], 1500)
+        parts = protocols.load(row["protocol"], settings.rows())
         middle = np.tile(parts.train.position.mean(axis=0), (len(parts.test), 1))
         assert row["mean_m"] < parts.test.frame.errors(parts.test.position, middle).mean()
 

@@ -63,7 +63,7 @@ def inputs_of(estimator, scans):
     """What the fitted network makes of scans by its own layers, before the part that was trained."""
     network = estimator.network
     scaled = keras.Model(network.inputs, network.get_layer("scaling").output)
-    return scaled.predict(scans.of(estimator.transmitters), verbose=0)
+    return np.asarray(scaled(scans.of(estimator.transmitters), training=False))
 
 
 # === Layers ===
@@ -170,7 +170,7 @@ def test_a_fitted_network_sees_of_dbm_what_it_was_trained_on(request, trained_on
 def test_an_encoder_s_positions_are_metres_of_the_training_rows_range(indoor, trained_on):
     estimator = encoder_of(indoor)
     scans = indoor.test.scans
-    scaled = estimator.network.get_layer("localizer").predict(inputs_of(estimator, scans), verbose=0)
+    scaled = np.asarray(estimator.network.get_layer("localizer")(inputs_of(estimator, scans), training=False))
     lowest, highest = indoor.train.position.min(axis=0), indoor.train.position.max(axis=0)
     expected = lowest + scaled * (highest - lowest)
     np.testing.assert_allclose(estimator.predict(scans).position, expected, atol=1e-3)

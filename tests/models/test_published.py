@@ -75,12 +75,8 @@ def test_those_that_need_buildings_are_those_of_the_hierarchy():
     assert [HADNN, HierarchicalDNN] == INDOORS_ONLY
 
 
-TRAINED_TWICE = [
-    network if network is PlainMLP else pytest.param(network, marks=pytest.mark.slow) for network in NETWORKS
-]
-
-
-@pytest.mark.parametrize("network", TRAINED_TWICE)
+@pytest.mark.slow  # of the plain MLP, all models' tests ask it, too
+@pytest.mark.parametrize("network", NETWORKS)
 def test_same_seed_same_predictions(fitted, indoor, network):
     again = learnt(network(epochs=2), indoor).predict(indoor.test.scans)
     assert_equal(again, fitted[network].predict(indoor.test.scans))
@@ -108,6 +104,7 @@ def test_columns_are_matched_by_name(fitted, indoor, network, assert_columns_are
     assert model.transmitters == indoor.train.transmitters
 
 
+@pytest.mark.slow  # of the plain MLP, all models' tests ask it, too
 def test_validation_rows_are_matched_by_name_as_well(fitted, indoor):
     rows = indoor.validation
     order = np.random.default_rng(0).permutation(len(rows.transmitters))

@@ -175,7 +175,16 @@ def test_no_scans_are_located_nowhere(fitted, name):
     assert {field: len(values) for field, values in nothing.arrays().items()} == dict.fromkeys(some.arrays(), 0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# That networks of the literature are the same again is asked of one of them; the others take long to train.
+TRAINED_TWICE = [
+    pytest.param(name, marks=pytest.mark.slow)
+    if name in ("mlp_anagnostopoulos", "hadnn", "ea_cnn", "hierarchical_dnn", "unified_shared")
+    else name
+    for name in NAMES
+]
+
+
+@pytest.mark.parametrize("name", TRAINED_TWICE)
 def test_the_same_seed_gives_the_same_answer_whatever_the_order_of_the_validation_rows_columns(fitted, name):
     """Another order of columns, and a stranger among them, change nothing; nor does a fit change its rows."""
     sets = [dataclasses.replace(rows, rssi=rows.rssi.copy()) for rows in sets_for(name)]
@@ -228,7 +237,7 @@ def test_what_is_saved_and_loaded_locates_alike(fitted, tmp_path, name):
     assert loaded.n_train == estimator.n_train
 
 
-def test_a_localizer_is_an_estimator_like_the_others(tmp_path):
+def test_a_localizer_is_an_estimator_like_the_others(tmp_path, without_onnx):
     train, validation = [rows[:60] for rows in SETS["several"]], [rows[60:] for rows in SETS["several"]]
     localizer = Localizer(epochs=1, network={"hidden": (16,)}).fit(train, validation, seed=0)
     located = localizer.predict(asked("unified"))

@@ -12,10 +12,10 @@ from lib.models import trees
 from lib.models.neighbours import SCALES
 from lib.models.trees import Forest, GradientBoosting
 
-ESTIMATORS = {
-    "extra_trees": lambda **settings: Forest(kind="extra_trees", **settings),
-    "random_forest": lambda **settings: Forest(kind="random_forest", **settings),
-    "gradient_boosting": GradientBoosting,
+ESTIMATORS = {  # small ones
+    "extra_trees": lambda **settings: Forest(kind="extra_trees", **{"trees": 10} | settings),
+    "random_forest": lambda **settings: Forest(kind="random_forest", **{"trees": 10} | settings),
+    "gradient_boosting": lambda **settings: GradientBoosting(**{"rounds": 30, "place_rounds": 5} | settings),
 }
 
 

@@ -183,7 +183,7 @@ def test_a_far_row_does_not_shrink_the_map(localizer, apart):
     assert panel.get_xlabel() == "east (m)" and panel.get_ylabel() == "north (m)"
 
 
-def test_the_card_is_saved_with_the_localizer_and_replaced_with_it(localizer, apart, rows, tmp_path):
+def test_the_card_is_saved_with_the_localizer_and_replaced_with_it(localizer, apart, rows, tmp_path, without_onnx):
     folder = tmp_path / "mine"
     localizer.save(folder, card.files(localizer, apart[0], rows))
     assert {path.name for path in folder.iterdir()} == {KERAS_FILE, ONNX_FILE, DESCRIPTION, CARD, MAP}

@@ -549,7 +549,7 @@ def test_a_network_that_this_keras_cannot_read_is_refused_with_both_versions(sav
         Localizer.load(saved)
 
 
-def test_a_save_replaces_a_localizer_and_nothing_else(localizer, saved, tmp_path):
+def test_a_save_replaces_a_localizer_and_nothing_else(localizer, saved, tmp_path, without_onnx):
     before = (saved / DESCRIPTION).stat().st_ino
     localizer.save(saved)
     assert (saved / DESCRIPTION).stat().st_ino != before and [path.name for path in tmp_path.iterdir()] == ["localizer"]
@@ -561,7 +561,7 @@ def test_a_save_replaces_a_localizer_and_nothing_else(localizer, saved, tmp_path
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_save_that_fails_leaves_what_was_there(localizer, tmp_path, monkeypatch, there):
+def test_a_save_that_fails_leaves_what_was_there(localizer, tmp_path, monkeypatch, without_onnx, there):
     folder = tmp_path / "localizer"
     if there:
         localizer.save(folder)

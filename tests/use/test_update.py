@@ -92,7 +92,7 @@ def test_it_is_saved_and_loaded_and_updated_again(renewed, later, tmp_path):
     assert len(again.provenance["updates"]) == 2
 
 
-def test_another_environment_is_located_as_before(office, later):
+def test_another_environment_is_located_as_before(office, later, untrained):
     town = simulate.city(200, n_gateways=20)
     both = Localizer.of([office[::4], town], **SMALL | {"epochs": 1})
     renewed = both.update(later[1::8])
