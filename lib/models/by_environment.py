@@ -77,7 +77,9 @@ class LearningByEnvironment(keras.Model):
     """A `member_of_several` as it learns: (batch, t) dBm with NaN = not heard → what the member tells.
 
     Its loss must be a `PlaceLoss`. While it is trained, the loss takes each scan through its own environment's inputs
-    and places; the trunk behind the first layer sees the whole batch, which its normalisation has in common.
+    and places; the trunk behind the first layer sees the whole batch, which its normalisation has in common. How many
+    scans of a batch are of which environment is only known while it runs: with JAX, which compiles fixed shapes alone,
+    it cannot be trained.
 
     Args:
         member: see `member_of_several`.
