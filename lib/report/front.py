@@ -261,10 +261,10 @@ def one_network(found: Results) -> str:
 def radius(found: Results) -> str:
     """How often the 90 % radius holds."""
     rows = found["coverage"]
-    at_90 = rows[np.isclose(rows["level"], 0.9)]
+    at_90 = rows[np.isclose(rows["level"], 0.9) & rows["as_asked"]]
     said = []
-    for (protocol, way), panel in at_90.groupby(["protocol", "calibrated_on"], sort=False):
-        said.append(f"{100 * panel['coverage'].mean():.0f} % under `{protocol}`, calibrated on {way}")
+    for (protocol, held_out), panel in at_90.groupby(["protocol", "held_out"], sort=False):
+        said.append(f"{100 * panel['coverage'].mean():.0f} % under `{protocol}`, calibrated on {held_out}")
     text = "**Each position comes with a radius.** The 90 % radius holds {coverage}."
     return document.with_values(text, coverage="; ".join(said))
 
@@ -308,6 +308,14 @@ def findings(found: Results) -> str:
 # === Tables ===
 
 
+def _seeds(rows: pd.DataFrame) -> str:
+    """How many seeds the models of the front page have, those that have any."""
+    counts = rows[rows["model"].isin(MODELS)].groupby("model", sort=False)["seed"].nunique()
+    fewest = counts[counts > 0].min()
+    more = [f"{counts[model]} for {MODELS[model].split(' (')[0]}" for model in counts.index[counts > fewest]]
+    return f"{fewest} seeds" + (f" ({', '.join(more)})" if more else "")
+
+
 def front_table(found: Results) -> str:
     """Mean error in ground metres, one line a model and one column a protocol; the lowest of each is bold."""
     rows = found["benchmark"]
@@ -324,8 +332,7 @@ def front_table(found: Results) -> str:
     for protocol in _protocols(rows):
         count = rows[rows["protocol"] == protocol]["n_test"].iloc[0]
         tests.append(f"`{protocol}` {count:,}")
-    seeds = rows[rows["model"] == OURS]["seed"].nunique()
-    note = f"Mean and 95 % interval over {seeds} seeds; kNN is the same for every seed. Test rows: {', '.join(tests)}."
+    note = f"Mean and 95 % interval over {_seeds(rows)}; kNN is the same for every seed. Test rows: {', '.join(tests)}."
     return f"{table}\n\n{note}\n"
 
 
@@ -363,10 +370,12 @@ def committed_run(provenance: Mapping, releases: Sequence[str], notebooks: Seque
     """
     facts = provenance["machine"]
     ran = [row["notebook"] for row in provenance["notebooks"]]
-    minutes = sum(row["seconds"] for row in provenance["notebooks"]) / 60
+    took = "in parts, each of which continued the one before"
+    if provenance["seconds"] is not None:
+        took = f"in {provenance['seconds'] / 60:.0f} minutes"
     text = (
-        "Committed results: `make benchmark` of {date} at commit {commit}, on {cores} cores ({processor}); its "
-        "notebooks took {minutes} minutes in all, two at a time. Rows: {releases}."
+        "Committed results: `make benchmark` of {date} at commit {commit}, on {cores} cores ({processor}), {took}. "
+        "Rows: {releases}."
     )
     said = document.with_values(
         text,
@@ -374,7 +383,7 @@ def committed_run(provenance: Mapping, releases: Sequence[str], notebooks: Seque
         commit=provenance["commit"],
         cores=facts["cores"],
         processor=facts["processor"],
-        minutes=round(minutes),
+        took=took,
         releases=releases,
     )
     missing = [name for name in notebooks if name not in ran]

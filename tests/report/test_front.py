@@ -132,7 +132,8 @@ def test_one_umlp_is_compared_with_two(together, lead):
 
 
 def test_the_radius_is_said_by_how_rows_were_held_out():
-    rows = {"level": [0.5, 0.9, 0.9], "coverage": [0.5, 0.88, 0.9], "protocol": "official", "calibrated_on": "devices"}
+    rows = {"level": [0.5, 0.9, 0.9], "coverage": [0.5, 0.88, 0.9], "protocol": "official", "held_out": "devices"}
+    rows["as_asked"] = [True, True, True]
     text = front.radius({"coverage": pd.DataFrame(rows)})
     assert "holds 89 % under `official`, calibrated on devices" in text
 
@@ -143,7 +144,7 @@ def test_findings_without_results_are_left_out_and_five_are_enough():
     found["transfer_controls"] = controls(9.5)
     found["environments_ratios"] = pd.DataFrame({"model": ["unified"], "ratio": [0.8]})
     found["coverage"] = pd.DataFrame(
-        {"level": [0.9], "coverage": [0.9], "protocol": ["random"], "calibrated_on": ["rows"]}
+        {"level": [0.9], "coverage": [0.9], "protocol": ["random"], "held_out": ["rows"], "as_asked": [True]}
     )
     assert front.findings(found).count("- **") == 5
 
@@ -164,11 +165,12 @@ def test_the_model_card_has_ground_metres_in_every_column():
 
 
 def test_the_committed_run_is_named_and_whether_it_is_older_than_the_notebooks():
-    run = {"date": "2026-01-02T03:04", "commit": "abc", "machine": {"cores": 2, "processor": "Chip"}}
+    run = {"date": "2026-01-02T03:04", "commit": "abc", "machine": {"cores": 2, "processor": "Chip"}, "seconds": 170.0}
     run["notebooks"] = [{"notebook": "01_a", "seconds": 60.0}, {"notebook": "02_b", "seconds": 120.0}]
     text = front.committed_run(run, ["one (5 rows)"], ["01_a", "02_b"])
-    assert "2026-01-02 at commit abc, on 2 cores (Chip)" in text and "3 minutes" in text and "older" not in text
-    assert "It lacks `03_c`" in front.committed_run(run, ["one (5 rows)"], ["01_a", "03_c"])
+    assert "2026-01-02 at commit abc, on 2 cores (Chip), in 3 minutes" in text and "older" not in text
+    continued = front.committed_run(run | {"seconds": None}, ["one (5 rows)"], ["01_a", "03_c"])
+    assert "It lacks `03_c`" in continued and "in parts" in continued
 
 
 def test_what_has_no_results_is_not_written(workspace):

@@ -5,10 +5,11 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from lib.data.fingerprints import in_common
 from lib.models import places, unified
-from lib.models.layers import member_network
+from lib.models.by_environment import member_of_several
 from lib.use import convert
 
 NEEDS_LITERT = pytest.mark.skipif(
@@ -25,9 +26,9 @@ def scans(campus, city):
     return np.concatenate([rssi, silent])
 
 
-def some_member(number, n_levels, n_outputs):
+def some_member(number, n_levels, counts):
     """A member whose normalisation has seen scans, so that folding it is something to get right."""
-    member = member_network(n_levels, n_outputs, hidden=(24, 16), dropout=0.3, name=f"member_{number}")
+    member = member_of_several(n_levels, counts, hidden=(24, 16), dropout=0.3, name=f"member_{number}")
     for layer in member.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             rng = np.random.default_rng(10 * number + layer.input.shape[1])
@@ -48,7 +49,8 @@ def trained(request, campus, city, scans):
     columns = np.flatnonzero(heard.any(axis=0))
     levels = {"columns": columns, "minimum": np.full(len(columns), -105.0), "exponent": 1.5, "heard": False}
     audible = {"of_transmitter": np.repeat([0, 1], widths), "of_output": all_places.environment}
-    members = [some_member(number, len(columns), len(all_places)) for number in range(2)]
+    counts = np.bincount(all_places.environment).tolist()
+    members = [some_member(number, len(columns), counts) for number in range(2)]
     votes = []
     if request.param:
         own_columns = columns[columns < len(campus.transmitters)]
@@ -92,6 +94,16 @@ def test_for_inference_is_smaller_and_says_the_same(trained, scans, expected):
     assert not kinds & {keras.layers.BatchNormalization, keras.layers.Dropout}
     assert folded.count_params() < trained.count_params()
     check_alike(folded(scans, training=False), expected, metres=1e-3)
+
+
+def test_what_is_stored_is_read_once_for_each_offset(trained):
+    """The converter copies what it reads: once for each transmitter, a large survey is beyond the 2 GB of a graph."""
+    stored = [layer.stored for layer in trained.layers if isinstance(layer, places.Neighbours)]
+    exported = tf.function(convert.for_inference(trained))
+    graph = exported.get_concrete_function(tf.TensorSpec([None, trained.input_shape[1]])).graph
+    read = [operation.outputs[0].shape for operation in graph.get_operations() if operation.type == "ReadVariableOp"]
+    for weights in stored:
+        assert read.count(weights.shape) == 2
 
 
 def test_folding_leaves_alone_what_no_dense_layer_precedes():
