@@ -144,8 +144,9 @@ class LearningByEnvironment(keras.Model):
         start = 0
         for number, own_rows in enumerate(rows):
             stop = start + ops.shape(own_rows)[0]
-            logits = ops.matmul(hidden[start:stop], kernels[number]) + biases[number]
-            total = total + ops.sum(self._loss_within(number).call(ops.take(y, own_rows, axis=0), logits))
+            if self.counts[number] > 1:  # an environment of one place leaves nothing to tell within it
+                logits = ops.matmul(hidden[start:stop], kernels[number]) + biases[number]
+                total = total + ops.sum(self._loss_within(number).call(ops.take(y, own_rows, axis=0), logits))
             start = stop
         return total / ops.cast(ops.shape(y)[0], "float32")
 

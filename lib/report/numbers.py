@@ -15,11 +15,16 @@ def number(value: float, digits: int = TABLE) -> str:
 
 
 def plus_minus(mean: float, half_width: float, digits: int = TABLE) -> str:
-    """`mean ± half width`, both with the decimals that suit the mean; without a half width the mean alone."""
+    """`mean ± half width`, both with the decimals that suit the mean; without a half width the mean alone.
+
+    A half width that would be shown as 0 has another decimal, and so has its mean.
+    """
     if np.isnan(mean):
         return ""
     whole_digits = len(str(int(abs(mean))))
     decimals = min(2, max(0, digits - whole_digits))
+    if half_width > 0 and round(half_width, decimals) == 0:
+        decimals = min(2, decimals + 1)
     text = f"{mean:,.{decimals}f}"
     return text if np.isnan(half_width) else f"{text} ± {half_width:,.{decimals}f}"
 

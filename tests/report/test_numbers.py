@@ -15,6 +15,7 @@ def test_interval_is_that_of_the_mean():
 def test_tables_have_at_most_four_digits_and_sentences_three():
     assert numbers.interval([311.2, 312.4]) == "311.8 ± 7.6"
     assert numbers.measured([300.0, 310.0, 320.0]) == "310 ± 25"
+    assert numbers.measured([231.4, 231.5, 231.6]) == "231.5 ± 0.2", "not ± 0"
     assert [numbers.number(value) for value in (1009.65, 99.994, 0.123)] == ["1,010", "99.99", "0.12"]
     assert [numbers.measured(value) for value in (12.34, 9.876, 0.123)] == ["12.3", "9.88", "0.12"]
 
