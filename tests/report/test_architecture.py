@@ -95,7 +95,7 @@ def test_a_unified_network_shows_its_members_and_what_votes(n_members, n_drawn):
 def test_the_heads_of_environments_and_places_stand_in_one_box():
     member = by_environment.member_of_several(3, (4, 2), hidden=(8,), dropout=0.1)
     shown = [box.text for box in architecture.dense_boxes(member)]
-    assert shown == ["dense 8", "dense 2 + 6, linear"]
+    assert shown == ["dense 8", "dense 2+6, linear"]
 
 
 def test_every_layer_that_a_unified_network_can_have_is_named_in_words():

@@ -63,7 +63,7 @@ def dense_boxes(network: keras.Model, colour: tuple[float, float, float] = HIDDE
         elif layer.name == by_environment.ENVIRONMENT:
             of_environments = layer.units  # side by side with the places, which come next
         elif of_environments:
-            boxes.append(Box(f"dense {of_environments:,} + {layer.units:,}, {layer.activation.__name__}", HEAD))
+            boxes.append(Box(f"dense {of_environments:,}+{layer.units:,}, {layer.activation.__name__}", HEAD))
         else:
             boxes.append(Box(f"dense {layer.units:,}", colour))
     return boxes
