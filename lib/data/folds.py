@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from lib.data.fingerprints import FingerprintSet
 
@@ -18,10 +19,13 @@ class Folds:
     Attributes:
         hidden: (k, n) bool, the rows that are out.
         asked: (n,) the fold in which a row is asked about, of those in which it is out; -1 for none.
+        is_judge: (n,) bool, the asked rows by which models are compared. Where devices are out, the position of such a
+            row is out, too: among scans of the very positions of the survey, what remembers most would win.
     """
 
     hidden: np.ndarray
     asked: np.ndarray
+    is_judge: np.ndarray
 
     @classmethod
     def of(
@@ -32,9 +36,10 @@ class Folds:
         Args:
             fingerprints: n rows of one environment.
             hold_out: `rows`: scans will come from the very positions of the survey; `positions`: from between them;
-                `devices`: the same from other devices; `areas`: from where nobody surveyed.
+                `devices`: from other devices, one in eight of them from between; `areas`: from where nobody surveyed.
             count: of the folds, k. Where there are fewer positions, devices or areas, nothing is out in some.
-            seed: which rows or positions are out together. Devices and areas are shared out by their rows.
+            seed: which rows or positions are out together. Devices and areas are shared out by their rows, areas also
+                so that those beside each other are in different folds: what is out is a hole in the survey.
             area: side of a square area in metres; None stands for an eighth of the extent.
 
         Raises:
@@ -43,15 +48,15 @@ class Folds:
         """
         if hold_out not in HOLD_OUT:
             raise ValueError(f"`hold_out` must be one of {', '.join(HOLD_OUT)}. Received: {hold_out}")
-        asked = _fold(fingerprints, hold_out, _groups(fingerprints, hold_out, area), count, seed)
+        asked = _fold(fingerprints, hold_out, count, seed, area)
         hidden = asked == np.arange(count)[:, None]
+        is_judge = np.ones(len(asked), dtype=bool)
         if hold_out == "devices":
-            position = _fold(fingerprints, "positions", fingerprints.place_id, POSITIONS_OF_DEVICES, seed)
+            position = _fold(fingerprints, "positions", POSITIONS_OF_DEVICES, seed)
             position_hidden = position == np.arange(count)[:, None]
-            is_asked = (hidden & position_hidden).any(axis=0)
+            is_judge = (hidden & position_hidden).any(axis=0)
             hidden |= position_hidden
-            asked = np.where(is_asked, asked, -1)
-            if not is_asked.any():
+            if not is_judge.any():
                 n_positions = len(np.unique(fingerprints.place_id))
                 raise ValueError(
                     f"{fingerprints.name}: expected positions that several devices surveyed, to hold out devices and "
@@ -61,12 +66,12 @@ class Folds:
         copies = fingerprints.copy_id
         for number in range(count):
             hidden[number] |= np.isin(copies, copies[asked == number])
-        return cls(hidden, asked)
+        return cls(hidden, asked, is_judge)
 
     @classmethod
     def none(cls, rows: int) -> "Folds":
         """Of so many rows, of which none is ever out."""
-        return cls(np.zeros((1, rows), dtype=bool), np.full(rows, -1))
+        return cls(np.zeros((1, rows), dtype=bool), np.full(rows, -1), np.zeros(rows, dtype=bool))
 
 
 def possible(fingerprints: FingerprintSet, hold_out: str) -> str:
@@ -92,8 +97,9 @@ def _groups(fingerprints: FingerprintSet, hold_out: str, area: float | None) -> 
     return groups
 
 
-def _fold(fingerprints: FingerprintSet, hold_out: str, groups: np.ndarray, count: int, seed: int) -> np.ndarray:
+def _fold(fingerprints: FingerprintSet, hold_out: str, count: int, seed: int, area: float | None = None) -> np.ndarray:
     """(n,) fold of each row, by the groups that are held out as a whole."""
+    groups = _groups(fingerprints, hold_out, area)
     rows_of_group = np.bincount(groups)
     if len(rows_of_group) < 2:
         raise ValueError(
@@ -103,21 +109,36 @@ def _fold(fingerprints: FingerprintSet, hold_out: str, groups: np.ndarray, count
     if hold_out in ("devices", "areas"):  # few and of different size: the largest first
         largest_first = np.argsort(-rows_of_group[order], kind="stable")
         order = order[largest_first]
-    fold_of_group = np.zeros(len(rows_of_group), dtype=np.int64)
+    fold_of_group = np.full(len(rows_of_group), -1)
     rows_of_fold = np.zeros(min(count, len(rows_of_group)))
+    beside = _beside(fingerprints.position, area) if hold_out == "areas" else None
     for group in order:
-        smallest = rows_of_fold.argmin()
-        fold_of_group[group] = smallest
-        rows_of_fold[smallest] += rows_of_group[group]
+        crowd = np.zeros(len(rows_of_fold))
+        if beside is not None:
+            folds_beside = fold_of_group[beside[group]]
+            crowd += np.bincount(folds_beside[folds_beside >= 0], minlength=len(crowd))
+        fold, *_ = np.lexsort([rows_of_fold, crowd])  # the fewest areas beside it, then the fewest rows
+        fold_of_group[group] = fold
+        rows_of_fold[fold] += rows_of_group[group]
     return fold_of_group[groups]
 
 
 def areas(position: np.ndarray, side: float | None = None) -> np.ndarray:
     """(n, 2) metres → (n,) number of the square that each position lies in; see `Folds.of` for its side."""
+    square = _squares(position, side)
+    _, area = np.unique(square, axis=0, return_inverse=True)
+    return area.ravel()
+
+
+def _squares(position: np.ndarray, side: float | None) -> np.ndarray:
+    """(n, 2) column and row of the square that each position lies in; see `Folds.of` for its side."""
     if side is None:
         side = max(np.ptp(position, axis=0).max() / AREAS, 1e-3)
-    square = np.floor(np.asarray(position) / side).astype(np.int64)
-    columns, rows = (square - square.min(axis=0)).T
-    number = columns * (rows.max() + 1) + rows
-    _, area = np.unique(number, return_inverse=True)
-    return area
+    return np.floor(np.asarray(position) / side).astype(np.int64)
+
+
+def _beside(position: np.ndarray, side: float | None) -> list[np.ndarray]:
+    """For each area the numbers of the areas that have a side or a corner in common with it."""
+    squares = np.unique(_squares(position, side), axis=0)
+    pairs = cKDTree(squares).query_ball_point(squares, r=1, p=np.inf)
+    return [np.setdiff1d(near, [number]) for number, near in enumerate(pairs)]

@@ -145,13 +145,18 @@ def _better_than_usual(
     best, best_errors = usual, usual_errors
     for other in others:
         errors = rows.errors(other)
-        gain = usual_errors - errors
-        chance = gain.std() / np.sqrt(len(gain))
         margin = margin_of_network if other.share < usual.share else MARGIN
-        least = 0.0 if hold_out == AS_HELD_OUT else max(BEYOND_CHANCE * chance, margin * usual_errors.mean())
-        if errors.mean() < best_errors.mean() and gain.mean() > least:
+        is_better = hold_out == AS_HELD_OUT or clearly_lower(errors, usual_errors, margin)
+        if errors.mean() < best_errors.mean() and is_better:
             best, best_errors = other, errors
     return best, best_errors
+
+
+def clearly_lower(errors: np.ndarray, usual_errors: np.ndarray, margin: float = MARGIN) -> bool:
+    """Whether (n,) errors are lower than the usual ones of the same rows by more than chance and a share of them."""
+    gain = usual_errors - errors
+    chance = gain.std() / np.sqrt(len(gain))
+    return bool(gain.mean() > max(BEYOND_CHANCE * chance, margin * usual_errors.mean()))
 
 
 def alternatives(rows: HeldOut, choice: Choice) -> Mapping[str, float]:

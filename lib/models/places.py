@@ -364,14 +364,12 @@ class Neighbours(layers.Layer):
         shape = (len(self.levels.columns), len(self.of_place))
         self.stored = self.add_weight(shape, initializer="zeros", trainable=False, name="stored")
         self.total = self.add_weight((1, shape[1]), initializer="zeros", trainable=False, name="total")
-        self.handicap = self.add_weight((1, shape[1]), initializer="zeros", trainable=False, name="handicap")
 
-    def store(self, rssi: np.ndarray, handicap: np.ndarray | float = 0.0) -> None:
-        """Store (m, t) dBm of fingerprints, and the (m,) distance by which each counts as farther than it is."""
+    def store(self, rssi: np.ndarray) -> None:
+        """Store (m, t) dBm of fingerprints."""
         levels = ops.transpose(self.levels(rssi))
         self.stored.assign(levels)
         self.total.assign(ops.sum(levels, axis=0, keepdims=True))
-        self.handicap.assign(np.broadcast_to(np.float32(handicap), self.handicap.shape))
 
     def fingerprints(self, n_inputs: int) -> np.ndarray:
         """(m, n_inputs) dBm of what is stored; NaN where it is not heard, or no louder than the minimum."""
@@ -381,10 +379,6 @@ class Neighbours(layers.Layer):
         height = levels ** (1 / self.levels.exponent)
         rssi[:, self.levels.columns] = np.where(levels > 0, minimum - height * minimum, np.nan)
         return rssi
-
-    def handicaps(self) -> np.ndarray:
-        """(m,) the distance by which each stored fingerprint counts as farther than it is."""
-        return ops.convert_to_numpy(self.handicap)[0]
 
     def similarity(self, rssi):
         """(n, t) dBm → (n, m), 1 − d = 2 Σ min(a, b) / Σ(a + b), of the offset at which it is largest."""
@@ -397,7 +391,7 @@ class Neighbours(layers.Layer):
     def call(self, inputs):
         rssi, logits = inputs
         similarity = self.similarity(rssi)
-        votes = votes_of_places(similarity - self.handicap, self.of_place, self.width, logits.shape[-1])
+        votes = votes_of_places(similarity, self.of_place, self.width, logits.shape[-1])
         known = ops.max(similarity, axis=1, keepdims=True) > 0
         share = ops.where(known, self.share, 0.0)
         both = mixed(ops.softmax(logits), votes, share, self.own_places)
@@ -433,6 +427,7 @@ def similarity_to_stored(levels, stored, total, strongest: int):
     Returns:
         (n, m) from 0 to 1.
     """
+    stored = ops.reshape(stored, stored.shape)  # reads it once: an exported graph has a copy of whatever is read
     highest, columns = ops.top_k(levels, min(strongest, levels.shape[-1]))
     common = ops.zeros((ops.shape(levels)[0], stored.shape[1]))
     for number in range(columns.shape[-1]):

@@ -1,13 +1,18 @@
-"""New fingerprints for a unified network that was fitted before: stored, and chosen anew, without training.
+"""New fingerprints for a unified network that was fitted before: stored, without training.
 
 Its members stay as they are: access points that they do not know do nothing in them. Fingerprints can be stored at any
-time, with new access points and at new places. How far the old ones still count is chosen on the new.
+time, with new access points and at new places, and vote as the old ones do. Where access points have come or gone since
+the old survey, old and new fingerprints are compared by the others, so that neither are favoured. Where the new ones
+are clearly better alone, the old ones are forgotten, and where votes are clearly better, they get a larger share: so it
+is where much has changed. Nothing else is chosen anew, for new fingerprints at old positions cannot tell what the old
+survey knows too well.
 """
 
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +21,7 @@ from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet
 from lib.data.folds import HOLD_OUT, Folds, possible
 from lib.models import places, training
-from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, choose
+from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, clearly_lower
 from lib.models.layers import LEAST_PROBABILITY
 from lib.models.places import Neighbours, PlaceDecoder, Places
 from lib.models.unified import HeldOutRows, Unified, Votes, assembled, located_while_held_out, votes_name
@@ -24,7 +29,7 @@ from lib.models.unified import HeldOutRows, Unified, Votes, assembled, located_w
 with quiet_import():
     import keras
 
-HANDICAPS = (0.0, 0.02, 0.05, 1.0)  # of the old fingerprints in Sørensen distance; by the last they count no more
+SHARES = (0.5, 0.75, 1.0)  # of the votes, where there are more than before
 FOLDS = 10  # of the new ones, each of which takes but a comparison
 NEAR = 0.5  # sigmas within which a new position is an old place
 
@@ -52,18 +57,13 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
     decoder = unified.network.get_layer("decoder")
     all_places = _with_new_places(decoder.places, number, new)
     own_places = np.flatnonzero(all_places.environment == number)
-    stored = _stored(unified, number, new, transmitters, all_places)
     probabilities = _probabilities(unified, new, len(all_places))
-    hold_out = possible(new, HOLD_OUT[0])
-    folds = Folds.of(new, hold_out, FOLDS, seed)
-    similarity = _similarities(new, stored, own_places, folds)
+    folds = Folds.of(new, possible(new, HOLD_OUT[0]), FOLDS, seed)
     candidates = []
-    for handicap in HANDICAPS:
-        held_out = _held_out(new, stored, similarity, probabilities, all_places, own_places, handicap)
-        choice = choose(held_out[:ROWS], hold_out)
-        candidates.append((held_out[:ROWS].errors(choice).mean(), handicap, choice, held_out))
-    _, handicap, choice, held_out = min(candidates, key=lambda candidate: candidate[0])
-    all_places = _decoded_by(all_places, own_places, choice)
+    for stored in _old_and_new(unified, number, new, transmitters, all_places):
+        held_out = _held_out(new, stored, probabilities, all_places, own_places, folds)
+        candidates.append((stored, held_out))
+    stored, held_out, choice = _chosen(candidates, _usual_choice(unified, number))
     new_decoder = PlaceDecoder(all_places, iterations=decoder.iterations, name="decoder")
     told = HeldOutRows(
         rows=np.arange(len(new)),
@@ -75,7 +75,6 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
         settings=stored.voting(own_places) | choice.votes(),
         rssi=stored.rssi,
         name=votes_name(number),
-        handicap=np.where(stored.is_old, handicap, 0.0),
     )
     votes = [own_votes, *_votes_of_others(unified, number, len(transmitters))]
     result = copy.copy(unified)
@@ -102,15 +101,6 @@ def _with_new_places(all_places: Places, number: int, new: FingerprintSet) -> Pl
         like, building=further[:, 0].astype(int), floor=further[:, 1].astype(int), position=further[:, 2:]
     )
     return places.concatenated([all_places, further_places])
-
-
-def _decoded_by(all_places: Places, own_places: np.ndarray, choice: Choice) -> Places:
-    """The places, of which those of an environment are decoded by a choice."""
-    softness, sharpness = all_places.softness.copy(), all_places.sharpness.copy()
-    chosen = choice.of_places(all_places[own_places])
-    softness[own_places] = chosen.softness
-    sharpness[own_places] = chosen.sharpness
-    return dataclasses.replace(all_places, softness=softness, sharpness=sharpness)
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,33 +130,73 @@ class Stored:
         }
 
 
-def _stored(
+def _old_and_new(
     unified: Unified, number: int, new: FingerprintSet, transmitters: Sequence[str], all_places: Places
-) -> Stored:
-    """What an environment has stored, and the new fingerprints."""
+) -> list[Stored]:
+    """What an environment has stored with the new fingerprints, and these alone."""
     rssi = new.scans.of(transmitters)
     of_place = all_places.nearest(places.labels(new), number)
-    minimum = np.full(len(transmitters), new.not_heard_dbm)
     columns = np.flatnonzero(~np.isnan(rssi).all(axis=0))
-    count_old = 0
+    minimum = np.full(len(transmitters), new.not_heard_dbm)
+    alone = Stored(rssi, of_place, np.zeros(len(rssi), dtype=bool), columns, minimum[columns])
     layer = _layer(unified.network, votes_name(number))
-    if layer is not None:
-        old = layer.fingerprints(len(transmitters))
-        minimum[:] = min(layer.levels.minimum)  # of a transmitter that the old fingerprints do not know
-        minimum[layer.levels.columns] = layer.levels.minimum
-        columns = np.union1d(columns, layer.levels.columns)
-        rssi = np.concatenate([old, rssi])
-        of_place = np.concatenate([layer.of_place, of_place])
-        count_old = len(old)
-    is_old = np.arange(len(rssi)) < count_old
-    return Stored(rssi, of_place, is_old, columns, minimum[columns])
+    if layer is None:
+        return [alone]
+    old = layer.fingerprints(len(transmitters))
+    minimum[:] = min(layer.levels.minimum)  # of a transmitter that the old fingerprints do not know
+    minimum[layer.levels.columns] = layer.levels.minimum
+    of_old_place = np.array(layer.of_place)
+    columns = np.union1d(columns, layer.levels.columns)
+    at_both = np.intersect1d(of_place, of_old_place)
+    old_hear = ~np.isnan(old[np.isin(of_old_place, at_both)]).all(axis=0)
+    new_hear = ~np.isnan(rssi[np.isin(of_place, at_both)]).all(axis=0)
+    columns = columns[(old_hear == new_hear)[columns]]  # came or went, if only one of them hears it at the same places
+    together = Stored(
+        rssi=np.concatenate([old, rssi]),
+        of_place=np.concatenate([of_old_place, of_place]),
+        is_old=np.arange(len(old) + len(rssi)) < len(old),
+        columns=columns,
+        minimum=minimum[columns],
+    )
+    return [together, alone] if len(columns) else [alone]
 
 
 # === What is chosen on the new fingerprints ===
 
 
-def _similarities(new: FingerprintSet, stored: Stored, own_places: np.ndarray, folds: Folds) -> Callable:
-    """Of an exponent and offsets, (n, m) similarities of the new fingerprints to all, as `HeldOut` has them."""
+def _usual_choice(unified: Unified, number: int) -> Choice:
+    """How an environment is located already; its places have the softness and sharpness."""
+    layer = _layer(unified.network, votes_name(number))
+    if layer is None:
+        return Choice(share=0.0)
+    settings = layer.settings()
+    return Choice(settings["share"], settings["width"], settings["exponent"], tuple(settings["offsets"]))
+
+
+def _chosen(candidates: Sequence[tuple[Stored, HeldOut]], usual: Choice) -> tuple[Stored, HeldOut, Choice]:
+    """The first of the candidates with the usual choice, unless another, or a larger share, is clearly better."""
+    stored, held_out = candidates[0]
+    choice = usual
+    usual_errors = lowest = held_out[:ROWS].errors(usual)
+    for (other_stored, other_held_out), share in itertools.product(candidates, (usual.share, *SHARES)):
+        if share < usual.share:
+            continue
+        other = dataclasses.replace(usual, share=share)
+        errors = other_held_out[:ROWS].errors(other)
+        if errors.mean() < lowest.mean() and clearly_lower(errors, usual_errors):
+            stored, held_out, choice, lowest = other_stored, other_held_out, other, errors
+    return stored, held_out, choice
+
+
+def _held_out(
+    new: FingerprintSet,
+    stored: Stored,
+    probabilities: np.ndarray,
+    all_places: Places,
+    own_places: np.ndarray,
+    folds: Folds,
+) -> HeldOut:
+    """The new fingerprints, to each of which the old are known and those of other folds."""
     unseen = np.zeros((len(new), len(stored.rssi)), dtype=bool)
     unseen[:, ~stored.is_old] = folds.hidden[folds.asked]
     asked = stored.rssi[~stored.is_old]
@@ -178,26 +208,12 @@ def _similarities(new: FingerprintSet, stored: Stored, own_places: np.ndarray, f
         layer.store(stored.rssi)
         return np.where(unseen, UNSEEN, np.asarray(layer.similarity(asked)))
 
-    return similarity
-
-
-def _held_out(
-    new: FingerprintSet,
-    stored: Stored,
-    similarity: Callable,
-    probabilities: np.ndarray,
-    all_places: Places,
-    own_places: np.ndarray,
-    handicap: float,
-) -> HeldOut:
-    """The new fingerprints, to each of which the old are known and those of other folds."""
-    behind = np.where(stored.is_old, np.float32(handicap), np.float32(0))
     position = all_places.position[stored.of_place]
     position[~stored.is_old] = new.position
     own = probabilities[:, own_places]
     return HeldOut(
         probabilities=own / np.maximum(own.sum(axis=1, keepdims=True), LEAST_PROBABILITY),
-        similarity=lambda exponent, offsets: similarity(exponent, offsets) - behind,
+        similarity=similarity,
         of_place=np.searchsorted(own_places, stored.of_place),
         stored=position,
         places=all_places[own_places].alone(),
@@ -234,7 +250,7 @@ def _votes_of_others(unified: Unified, number: int, n_inputs: int) -> list[Votes
     for other in range(len(unified.environments)):
         layer = _layer(unified.network, votes_name(other))
         if other != number and layer is not None:
-            votes.append(Votes(layer.settings(), layer.fingerprints(n_inputs), layer.name, layer.handicaps()))
+            votes.append(Votes(layer.settings(), layer.fingerprints(n_inputs), layer.name))
     return votes
 
 

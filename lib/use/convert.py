@@ -13,13 +13,12 @@ import numpy as np
 
 from lib import THREADS, quiet_import
 from lib.models.layers import Augmentation
-from lib.models.places import Neighbours, similarity_to_stored
 from lib.paths import replacing
 from lib.use.runtime import Network, OnnxNetwork
 
 with quiet_import():
     import keras
-    from keras import layers, ops
+    from keras import layers
 
 FORMATS = {".onnx": "onnx", ".tflite": "litert"}  # by suffix, as Keras calls them
 LITERT = "ai_edge_litert.interpreter"  # runs LiteRT files
@@ -37,13 +36,6 @@ def format_of(path: Path) -> str:
 
 
 # === Networks ===
-
-
-class _StoredOnce(Neighbours):
-    """Neighbours that read what they store once: the converter would copy it for every transmitter, beyond 2 GB."""
-
-    def _similarity(self, levels):
-        return similarity_to_stored(levels, ops.multiply(self.stored, 1.0), self.total, self.strongest)
 
 
 class _Identity(layers.Layer):
@@ -80,8 +72,6 @@ def _rebuilt(model: keras.Model) -> keras.Model:
             return _Identity(name=layer.name)
         if layer.name in norms:
             return layers.Dense(layer.units, name=layer.name)
-        if isinstance(layer, Neighbours):
-            return _StoredOnce.from_config(layer.get_config())
         return type(layer).from_config(layer.get_config())
 
     rebuilt = keras.models.clone_model(model, clone_function=clone)

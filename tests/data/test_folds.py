@@ -52,14 +52,33 @@ def test_nothing_that_a_row_is_held_out_with_is_seen(with_copies, hold_out):
             assert of_asked and not of_asked & of_seen
 
 
-def test_where_devices_are_held_out_neither_device_nor_position_of_an_asked_row_is_seen(campus):
+def test_where_devices_are_held_out_neither_device_nor_position_of_a_judge_is_seen(campus):
     held_out = Folds.of(campus, "devices", 4, seed=0)
-    assert 0 < (held_out.asked >= 0).sum() < len(campus), "some are out in no fold with both"
+    assert (held_out.asked >= 0).all()
+    assert 0.03 < held_out.is_judge.mean() < 0.3, "one in eight positions is out"
     for number, hidden in enumerate(held_out.hidden):
-        asked = held_out.asked == number
-        assert not set(campus.group[asked]) & set(campus.group[~hidden])
-        assert not set(campus.place_id[asked]) & set(campus.place_id[~hidden])
+        judges = held_out.is_judge & (held_out.asked == number)
+        assert not set(campus.group[held_out.asked == number]) & set(campus.group[~hidden])
+        assert not set(campus.place_id[judges]) & set(campus.place_id[~hidden])
         assert (~hidden).any()
+
+
+@pytest.mark.parametrize("hold_out", ["positions", "rows", "areas"])
+def test_elsewhere_all_rows_are_judges(campus, hold_out):
+    assert Folds.of(campus, hold_out, 4, seed=0).is_judge.all()
+
+
+def test_areas_beside_each_other_are_out_at_different_times(city):
+    """So that what is out is as near to other rows as an area would be that nobody surveyed."""
+    side = 500.0
+    held_out = Folds.of(city, "areas", 4, seed=0, area=side)
+    square = np.floor(city.position / side)
+    beside = np.abs(square[:, None] - square[None]).max(axis=2) == 1
+    same_fold = held_out.asked[:, None] == held_out.asked[None]
+    by_chance = 0.25
+    assert same_fold[beside].mean() < by_chance / 2
+    rows = np.bincount(held_out.asked)
+    assert len(rows) == 4 and rows.max() < 3 * rows.min()
 
 
 def test_devices_are_shared_out_by_their_rows(campus):
@@ -103,6 +122,7 @@ def test_without_folds_nothing_is_out_or_asked():
     held_out = Folds.none(5)
     assert held_out.hidden.shape == (1, 5) and not held_out.hidden.any()
     assert held_out.asked.tolist() == [-1] * 5
+    assert not held_out.is_judge.any()
 
 
 def test_an_unknown_way_is_refused(campus):

@@ -283,12 +283,12 @@ def levels():
     return drawn[:20], drawn[20:]
 
 
-def stored_neighbours(levels, of_place, columns=range(9), own_places=range(5), handicap=0.0, **settings):
+def stored_neighbours(levels, of_place, columns=range(9), own_places=range(5), **settings):
     columns = list(columns)
     usual = {"share": 0.5, "width": 0.1, "exponent": 1.0, "strongest": 9}
     layer = Neighbours(columns, [WEAKEST] * len(columns), own_places, of_place, **usual | settings)
     layer.build([levels.shape, (None, 5)])
-    layer.store(dbm(levels), handicap)
+    layer.store(dbm(levels))
     return layer
 
 
@@ -355,15 +355,6 @@ def test_votes_are_for_places_of_their_environment_and_leave_the_others_what_the
     assert found[:5] == pytest.approx(
         np.where(np.arange(5) < 2, network[:5], network[:5, 2:].sum(axis=1, keepdims=True) * votes), abs=1e-5
     )
-
-
-def test_a_handicap_makes_a_fingerprint_count_as_farther(levels):
-    stored, scans = levels
-    handicap = np.where(np.arange(20) < 10, 0.2, 0.0)
-    layer = stored_neighbours(stored, np.arange(20) % 5, handicap=handicap, share=1.0)
-    found = np.exp(layer([dbm(scans), np.zeros((6, 5), np.float32)]))
-    expected = votes_by_place(cdist(scans, stored, "braycurtis") + handicap, np.arange(20) % 5)
-    assert found[:-1] == pytest.approx(expected[:-1], abs=1e-5)
 
 
 def test_saved_neighbours_vote_alike(levels, tmp_path):
