@@ -52,12 +52,12 @@ data: $(VENV) ## Find, make or download the measured data and check it
 JOBS = $(filter -j%,$(MAKEFLAGS)) $(if $(findstring k,$(firstword -$(MAKEFLAGS))),-k)
 AGAIN = MAKEFLAGS= MAKELEVEL=1 $(BIN)/python -m lib.experiments.workers --log $(BUILT)/workers.log \
 	$(MAKE) --no-print-directory $(JOBS) $(MAKEOVERRIDES)
-all: $(VENV) ## Run notebooks 01 to 12, three seeds: every figure, table and result, into outputs/full
+all: $(VENV) ## Run notebooks 01 to 12 with few seeds: every figure, table and result, into outputs/full
 	@$(AGAIN) notebooks
 	@$(BIN)/python -m lib.experiments.reproduction $(BUILT) --started $(shell date +%s)
 	$(SHOW)
 notebooks: $(NOTEBOOKS)
-benchmark: ## The same with all steps and controls, five seeds for the paper's claims: the results that are committed
+benchmark: ## The same with all seeds, steps, controls and environments: the results that are committed
 	@$(MAKE) --no-print-directory all PROFILE=benchmark
 smoke: ## The same with small parameters, into outputs/smoke, in minutes
 	@$(MAKE) --no-print-directory all PROFILE=smoke
