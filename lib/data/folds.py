@@ -19,13 +19,10 @@ class Folds:
     Attributes:
         hidden: (k, n) bool, the rows that are out.
         asked: (n,) the fold in which a row is asked about, of those in which it is out; -1 for none.
-        is_judge: (n,) bool, the asked rows by which models are compared. Where devices are out, the position of such a
-            row is out, too: among scans of the very positions of the survey, what remembers most would win.
     """
 
     hidden: np.ndarray
     asked: np.ndarray
-    is_judge: np.ndarray
 
     @classmethod
     def of(
@@ -36,7 +33,7 @@ class Folds:
         Args:
             fingerprints: n rows of one environment.
             hold_out: `rows`: scans will come from the very positions of the survey; `positions`: from between them;
-                `devices`: from other devices, one in eight of them from between; `areas`: from where nobody surveyed.
+                `devices`: the same from other devices; `areas`: from where nobody surveyed.
             count: of the folds, k. Where there are fewer positions, devices or areas, nothing is out in some.
             seed: which rows or positions are out together. Devices and areas are shared out by their rows, areas also
                 so that those beside each other are in different folds: what is out is a hole in the survey.
@@ -50,13 +47,13 @@ class Folds:
             raise ValueError(f"`hold_out` must be one of {', '.join(HOLD_OUT)}. Received: {hold_out}")
         asked = _fold(fingerprints, hold_out, count, seed, area)
         hidden = asked == np.arange(count)[:, None]
-        is_judge = np.ones(len(asked), dtype=bool)
         if hold_out == "devices":
             position = _fold(fingerprints, "positions", POSITIONS_OF_DEVICES, seed)
             position_hidden = position == np.arange(count)[:, None]
-            is_judge = (hidden & position_hidden).any(axis=0)
+            is_asked = (hidden & position_hidden).any(axis=0)
             hidden |= position_hidden
-            if not is_judge.any():
+            asked = np.where(is_asked, asked, -1)
+            if not is_asked.any():
                 n_positions = len(np.unique(fingerprints.place_id))
                 raise ValueError(
                     f"{fingerprints.name}: expected positions that several devices surveyed, to hold out devices and "
@@ -66,12 +63,12 @@ class Folds:
         copies = fingerprints.copy_id
         for number in range(count):
             hidden[number] |= np.isin(copies, copies[asked == number])
-        return cls(hidden, asked, is_judge)
+        return cls(hidden, asked)
 
     @classmethod
     def none(cls, rows: int) -> "Folds":
         """Of so many rows, of which none is ever out."""
-        return cls(np.zeros((1, rows), dtype=bool), np.full(rows, -1), np.zeros(rows, dtype=bool))
+        return cls(np.zeros((1, rows), dtype=bool), np.full(rows, -1))
 
 
 def possible(fingerprints: FingerprintSet, hold_out: str) -> str:

@@ -188,7 +188,7 @@ class Unified(NetworkEstimator):
             target=targets(sets),
             hidden=np.concatenate([own.hidden for own in folds], axis=1),
             fold=np.concatenate([own.asked for own in folds]),
-            asked=asked_rows(folds, seed),
+            asked=asked_rows([own.asked for own in folds], seed),
             inputs=inputs,
             levels={
                 "columns": heard,
@@ -264,7 +264,7 @@ class Unified(NetworkEstimator):
         if self.head == "places":
             n_outputs = len(survey.decoder.places)
         rows = rows_of_epoch(list(map(len, survey.sets)))
-        asked = np.concatenate([own.rows for own in survey.asked])
+        asked = np.concatenate(survey.asked)
         outputs = np.zeros((len(asked), n_outputs), dtype=np.float32)
         members, curves = [], []
         for number in range(self.folds):
@@ -320,13 +320,13 @@ class Unified(NetworkEstimator):
             "own_places": own_places,
             "of_place": all_places.nearest(places.labels(survey.sets[number]), number),
         }
-        settings, asked = survey.settings[number], survey.asked[number]
+        settings = survey.settings[number]
         stored = survey.rssi[survey.target[:, 0] == number]
         held_out = self._held_out(survey, number, outputs, voting, stored)
         chosen = self._given(settings)
         if chosen is None:
-            chosen = choose(held_out[asked.judges], hold_out_of(settings))
-        told = alternatives(held_out[asked.told], chosen) if self.folds > 1 else {}
+            chosen = choose(held_out[:ROWS], hold_out_of(settings))
+        told = alternatives(held_out, chosen) if self.folds > 1 else {}
         votes = None
         if chosen.share > 0:
             votes = Votes(voting | chosen.votes(), stored, votes_name(number))
@@ -346,8 +346,8 @@ class Unified(NetworkEstimator):
         self, survey: "Survey", number: int, outputs: np.ndarray, voting: Mapping, stored: np.ndarray
     ) -> HeldOut:
         """The asked rows of an environment, in an order by chance; `stored` are (m, inputs) dBm of all its rows."""
-        asked = survey.asked[number].rows
-        before = sum(len(earlier.rows) for earlier in survey.asked[:number])
+        asked = survey.asked[number]
+        before = sum(map(len, survey.asked[:number]))
         own = outputs[before : before + len(asked)][:, voting["own_places"]]
         unseen = survey.hidden[:, survey.target[:, 0] == number][survey.fold[asked]]
 
@@ -376,16 +376,15 @@ class Unified(NetworkEstimator):
         start, first = 0, 0
         for number, (part, asked) in enumerate(zip(parts, survey.asked, strict=True)):
             own_places = np.flatnonzero(decoder.places.environment == number)
-            own = probabilities[start : start + len(asked.rows)][asked.told]
-            held_out, told = part.held_out[asked.told], asked.rows[asked.told]
-            rows = HeldOutRows(
-                rows=told - first,
-                fold=survey.fold[told],
-                located=located_while_held_out(own, own_places, held_out.both(part.choice), decoder),
-                neighbours_error=held_out.errors_of_plain_neighbours(),
+            own = probabilities[start : start + len(asked)]
+            told = HeldOutRows(
+                rows=asked - first,
+                fold=survey.fold[asked],
+                located=located_while_held_out(own, own_places, part.held_out.both(part.choice), decoder),
+                neighbours_error=part.held_out.errors_of_plain_neighbours(),
             )
-            self.held_out.append(rows)
-            start += len(asked.rows)
+            self.held_out.append(told)
+            start += len(asked)
             first += len(survey.sets[number])
 
     # === Use ===
@@ -432,7 +431,7 @@ class Survey:
         target: (n, 5) of all rows, see `targets`.
         hidden: (k, n) whether a member must not see a row.
         fold: (n,) the member that is asked about a row, −1 for none.
-        asked: for each environment the rows that are asked about where they are held out.
+        asked: for each environment numbers of the rows that are asked about where they are held out, in any order.
         inputs, levels, audible: arguments of the layers before and after the members.
         decoder: of the outputs.
         loss: of a member.
@@ -445,27 +444,12 @@ class Survey:
     target: np.ndarray
     hidden: np.ndarray
     fold: np.ndarray
-    asked: list["Asked"]
+    asked: list[np.ndarray]
     inputs: dict
     levels: dict
     audible: dict | None
     decoder: keras.layers.Layer
     loss: keras.losses.Loss
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Rows of one environment that are asked about where they are held out.
-
-    Attributes:
-        rows: (a,) their numbers, in an order by chance.
-        told: which of them tell the errors to expect, and set the radii: as scans will come.
-        judges: which of them choose, see `Folds`.
-    """
-
-    rows: np.ndarray
-    told: slice
-    judges: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -594,17 +578,14 @@ def located_while_held_out(
     return located({name: np.concatenate([np.asarray(part[name]) for part in outputs]) for name in outputs[0]})
 
 
-def asked_rows(folds: Sequence[Folds], seed: int) -> list[Asked]:
-    """For each environment, of its folds, at most `MOST_ASKED` rows that are told and `ROWS` judges."""
+def asked_rows(folds: Sequence[np.ndarray], seed: int) -> list[np.ndarray]:
+    """For each environment numbers of at most `MOST_ASKED` rows that have a fold, in an order by chance."""
     asked, first = [], 0
-    for own in folds:
-        most = min(MOST_ASKED, max(ROWS, int(MOST_SIMILARITIES / len(own.asked))))
-        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(own.asked >= 0))
-        told = shuffled[:most]
-        judges = shuffled[own.is_judge[shuffled]][:ROWS]
-        rows = np.concatenate([told, np.setdiff1d(judges, told)])
-        asked.append(Asked(first + rows, slice(len(told)), np.flatnonzero(np.isin(rows, judges))))
-        first += len(own.asked)
+    for fold in folds:
+        most = min(MOST_ASKED, max(ROWS, int(MOST_SIMILARITIES / len(fold))))
+        shuffled = np.random.default_rng(seed).permutation(np.flatnonzero(fold >= 0))
+        asked.append(first + shuffled[:most])
+        first += len(fold)
     return asked
 
 

@@ -52,20 +52,14 @@ def test_nothing_that_a_row_is_held_out_with_is_seen(with_copies, hold_out):
             assert of_asked and not of_asked & of_seen
 
 
-def test_where_devices_are_held_out_neither_device_nor_position_of_a_judge_is_seen(campus):
+def test_where_devices_are_held_out_neither_device_nor_position_of_an_asked_row_is_seen(campus):
     held_out = Folds.of(campus, "devices", 4, seed=0)
-    assert (held_out.asked >= 0).all()
-    assert 0.03 < held_out.is_judge.mean() < 0.3, "one in eight positions is out"
+    assert 0 < (held_out.asked >= 0).sum() < len(campus), "some are out in no fold with both"
     for number, hidden in enumerate(held_out.hidden):
-        judges = held_out.is_judge & (held_out.asked == number)
-        assert not set(campus.group[held_out.asked == number]) & set(campus.group[~hidden])
-        assert not set(campus.place_id[judges]) & set(campus.place_id[~hidden])
+        asked = held_out.asked == number
+        assert not set(campus.group[asked]) & set(campus.group[~hidden])
+        assert not set(campus.place_id[asked]) & set(campus.place_id[~hidden])
         assert (~hidden).any()
-
-
-@pytest.mark.parametrize("hold_out", ["positions", "rows", "areas"])
-def test_elsewhere_all_rows_are_judges(campus, hold_out):
-    assert Folds.of(campus, hold_out, 4, seed=0).is_judge.all()
 
 
 def test_areas_beside_each_other_are_out_at_different_times(city):
@@ -122,7 +116,6 @@ def test_without_folds_nothing_is_out_or_asked():
     held_out = Folds.none(5)
     assert held_out.hidden.shape == (1, 5) and not held_out.hidden.any()
     assert held_out.asked.tolist() == [-1] * 5
-    assert not held_out.is_judge.any()
 
 
 def test_an_unknown_way_is_refused(campus):
