@@ -264,9 +264,9 @@ class Localizer(Estimator):
         """A localizer that has stored newly surveyed fingerprints, and is calibrated on them, without training.
 
         Access points change after a survey. The new fingerprints are added to the stored ones, with access points and
-        positions that are new; how far the old ones still count, and how much all of them have to say beside the
-        network, is chosen on the new, each while it is held out. They also set the radii, so they should come from
-        where scans come.
+        positions that are new. Where an access point came or went, it is not compared, so that old and new count alike;
+        where the new ones are clearly better alone, each while it is held out, the old ones are forgotten. The new ones
+        also set the radii, so they should come from where scans come.
 
         Args:
             fingerprints: of one of the environments, by its name; some fifty rows or more, from all of it.
