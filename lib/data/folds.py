@@ -110,11 +110,12 @@ def _fold(fingerprints: FingerprintSet, hold_out: str, count: int, seed: int, ar
     rows_of_fold = np.zeros(min(count, len(rows_of_group)))
     beside = _beside(fingerprints.position, area) if hold_out == "areas" else None
     for group in order:
-        crowd = np.zeros(len(rows_of_fold))
+        is_full = rows_of_fold >= len(groups) / len(rows_of_fold)
+        areas_beside = np.zeros(len(rows_of_fold))
         if beside is not None:
             folds_beside = fold_of_group[beside[group]]
-            crowd += np.bincount(folds_beside[folds_beside >= 0], minlength=len(crowd))
-        fold, *_ = np.lexsort([rows_of_fold, crowd])  # the fewest areas beside it, then the fewest rows
+            areas_beside += np.bincount(folds_beside[folds_beside >= 0], minlength=len(areas_beside))
+        fold = np.lexsort([rows_of_fold, areas_beside, is_full])[0]  # the last of these counts most
         fold_of_group[group] = fold
         rows_of_fold[fold] += rows_of_group[group]
     return fold_of_group[groups]

@@ -94,7 +94,7 @@ def _probabilities(network: keras.Model, logits, rssi: np.ndarray, own: np.ndarr
 
 
 def _votes(rssi, layer: Neighbours, n_places: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, m) similarities to stored fingerprints, less what old ones count as farther, and (n, c) their votes."""
+    """(n, m) similarities to stored fingerprints, and (n, c) their votes."""
     similarity = layer.similarity(rssi)
     votes = places.votes_of_places(similarity, layer.of_place, layer.width, n_places)
     return keras.ops.convert_to_numpy(similarity), keras.ops.convert_to_numpy(votes)

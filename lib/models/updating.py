@@ -1,17 +1,16 @@
 """New fingerprints for a unified network that was fitted before: stored, without training.
 
 Its members stay as they are: access points that they do not know do nothing in them. Fingerprints can be stored at any
-time, with new access points and at new places, and vote as the old ones do. Where access points have come or gone since
-the old survey, old and new fingerprints are compared by the others, so that neither are favoured. Where the new ones
-are clearly better alone, the old ones are forgotten, and where votes are clearly better, they get a larger share: so it
-is where much has changed. Nothing else is chosen anew, for new fingerprints at old positions cannot tell what the old
-survey knows too well.
+time, at new places, too, and vote as the old ones do. Where an access point came or went at the places of the old
+survey, old and new fingerprints are compared without it, or the new ones would always be nearer; it stays out of later
+updates, too. The votes get a larger share where that is clearly better, as for new places, which the members do not
+know; the old fingerprints are forgotten where new ones all over the place are clearly better alone. Nothing else is
+chosen anew: held-out scans at places that the network has learnt flatter it.
 """
 
 import copy
 import dataclasses
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,7 +28,9 @@ from lib.models.unified import HeldOutRows, Unified, Votes, assembled, located_w
 with quiet_import():
     import keras
 
-SHARES = (0.5, 0.75, 1.0)  # of the votes, where there are more than before
+SHARES = (0.5, 0.75, 1.0)  # of the votes, where they had less
+COVERED = 0.5  # of the old places, that must have new fingerprints, or the old ones are not forgotten
+BY_CHANCE = 0.05  # so improbable must it be that an access point is still there and was not heard
 FOLDS = 10  # of the new ones, each of which takes but a comparison
 NEAR = 0.5  # sigmas within which a new position is an old place
 
@@ -50,7 +51,7 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
         ValueError: if the network has one member or its environments share columns, or the new fingerprints have fewer
             than two different scans that hear a transmitter.
     """
-    if unified.folds < 2 or unified.shared_columns:
+    if _layer(unified.network, "ensemble") is None or unified.shared_columns:
         raise ValueError("expected a network of several members, without shared columns, to take new fingerprints")
     new = fingerprints[fingerprints.heard.any(axis=1)]
     transmitters = tuple(dict.fromkeys((*unified.transmitters, *new.transmitters)))
@@ -59,11 +60,18 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
     own_places = np.flatnonzero(all_places.environment == number)
     probabilities = _probabilities(unified, new, len(all_places))
     folds = Folds.of(new, possible(new, HOLD_OUT[0]), FOLDS, seed)
-    candidates = []
-    for stored in _old_and_new(unified, number, new, transmitters, all_places):
-        held_out = _held_out(new, stored, probabilities, all_places, own_places, folds)
-        candidates.append((stored, held_out))
-    stored, held_out, choice = _chosen(candidates, _usual_choice(unified, number))
+    layer = _layer(unified.network, votes_name(number))
+    alone = _new_alone(new, number, transmitters, all_places)
+    together = alone if layer is None else _with_old(alone, layer)
+    judges = np.random.default_rng(seed).permutation(len(new))[:ROWS]
+    usual = _usual_choice(layer)
+    stored, held_out = together, _held_out(new, together, probabilities, all_places, own_places, folds)
+    choice, errors = _with_share(held_out[judges], usual)
+    if layer is not None and _covers(alone, together):
+        held_out_alone = _held_out(new, alone, probabilities, all_places, own_places, folds)
+        choice_alone, errors_alone = _with_share(held_out_alone[judges], usual)
+        if clearly_lower(errors_alone, errors):
+            stored, held_out, choice = alone, held_out_alone, choice_alone
     new_decoder = PlaceDecoder(all_places, iterations=decoder.iterations, name="decoder")
     told = HeldOutRows(
         rows=np.arange(len(new)),
@@ -71,11 +79,10 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
         located=located_while_held_out(probabilities, own_places, held_out.both(choice), new_decoder),
         neighbours_error=held_out.errors_of_plain_neighbours(),
     )
-    own_votes = Votes(
-        settings=stored.voting(own_places) | choice.votes(),
-        rssi=stored.rssi,
-        name=votes_name(number),
-    )
+    used = np.union1d(np.arange(len(unified.transmitters)), stored.columns)
+    transmitters = tuple(transmitters[input_number] for input_number in used)
+    stored = stored.with_inputs(used)
+    own_votes = Votes(stored.voting(own_places) | choice.votes(), stored.rssi, votes_name(number))
     votes = [own_votes, *_votes_of_others(unified, number, len(transmitters))]
     result = copy.copy(unified)
     result.network = _assembled(unified, number, len(transmitters), votes, new_decoder)
@@ -120,6 +127,10 @@ class Stored:
     columns: np.ndarray
     minimum: np.ndarray
 
+    def with_inputs(self, used: np.ndarray) -> "Stored":
+        """The same with these inputs alone, all columns among them."""
+        return dataclasses.replace(self, rssi=self.rssi[:, used], columns=np.searchsorted(used, self.columns))
+
     def voting(self, own_places: np.ndarray) -> dict:
         """Those arguments of `Neighbours` that are not chosen."""
         return {
@@ -130,62 +141,82 @@ class Stored:
         }
 
 
-def _old_and_new(
-    unified: Unified, number: int, new: FingerprintSet, transmitters: Sequence[str], all_places: Places
-) -> list[Stored]:
-    """What an environment has stored with the new fingerprints, and these alone."""
+def _new_alone(new: FingerprintSet, number: int, transmitters: Sequence[str], all_places: Places) -> Stored:
+    """The new fingerprints."""
     rssi = new.scans.of(transmitters)
-    of_place = all_places.nearest(places.labels(new), number)
     columns = np.flatnonzero(~np.isnan(rssi).all(axis=0))
-    minimum = np.full(len(transmitters), new.not_heard_dbm)
-    alone = Stored(rssi, of_place, np.zeros(len(rssi), dtype=bool), columns, minimum[columns])
-    layer = _layer(unified.network, votes_name(number))
-    if layer is None:
-        return [alone]
-    old = layer.fingerprints(len(transmitters))
-    minimum[:] = min(layer.levels.minimum)  # of a transmitter that the old fingerprints do not know
+    return Stored(
+        rssi=rssi,
+        of_place=all_places.nearest(places.labels(new), number),
+        is_old=np.zeros(len(rssi), dtype=bool),
+        columns=columns,
+        minimum=np.full(len(columns), new.not_heard_dbm),
+    )
+
+
+def _with_old(alone: Stored, layer: Neighbours) -> Stored:
+    """What a layer has stored, and the new fingerprints."""
+    n_inputs = alone.rssi.shape[1]
+    old, of_old_place = layer.fingerprints(n_inputs), np.array(layer.of_place)
+    minimum = np.full(n_inputs, min(layer.levels.minimum))  # of a transmitter that the old ones do not know
     minimum[layer.levels.columns] = layer.levels.minimum
-    of_old_place = np.array(layer.of_place)
-    columns = np.union1d(columns, layer.levels.columns)
-    at_both = np.intersect1d(of_place, of_old_place)
-    old_hear = ~np.isnan(old[np.isin(of_old_place, at_both)]).all(axis=0)
-    new_hear = ~np.isnan(rssi[np.isin(of_place, at_both)]).all(axis=0)
-    columns = columns[(old_hear == new_hear)[columns]]  # came or went, if only one of them hears it at the same places
-    together = Stored(
-        rssi=np.concatenate([old, rssi]),
-        of_place=np.concatenate([of_old_place, of_place]),
-        is_old=np.arange(len(old) + len(rssi)) < len(old),
+    columns = np.union1d(alone.columns, layer.levels.columns)
+    shared = np.intersect1d(alone.of_place, of_old_place)
+    columns = _still_there(old[np.isin(of_old_place, shared)], alone.rssi[np.isin(alone.of_place, shared)], columns)
+    return Stored(
+        rssi=np.concatenate([old, alone.rssi]),
+        of_place=np.concatenate([of_old_place, alone.of_place]),
+        is_old=np.arange(len(old) + len(alone.rssi)) < len(old),
         columns=columns,
         minimum=minimum[columns],
     )
-    return [together, alone] if len(columns) else [alone]
+
+
+def _still_there(old: np.ndarray, new: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Those columns whose access points neither came nor went: all of them, where that would leave nothing to compare.
+
+    Args:
+        old, new: (m, inputs) and (n, inputs) dBm of fingerprints at the same places.
+        columns: numbers of inputs.
+    """
+    if not len(old):
+        return columns
+    heard_before = (~np.isnan(old[:, columns])).mean(axis=0)
+    heard_now = (~np.isnan(new[:, columns])).mean(axis=0)
+    went = (heard_now == 0) & ((1 - heard_before) ** len(new) < BY_CHANCE)
+    came = (heard_before == 0) & ((1 - heard_now) ** len(old) < BY_CHANCE)
+    if not ((heard_before > 0) & (heard_now > 0)).any():
+        return columns
+    return columns[~came & ~went]
 
 
 # === What is chosen on the new fingerprints ===
 
 
-def _usual_choice(unified: Unified, number: int) -> Choice:
+def _usual_choice(layer: Neighbours | None) -> Choice:
     """How an environment is located already; its places have the softness and sharpness."""
-    layer = _layer(unified.network, votes_name(number))
     if layer is None:
         return Choice(share=0.0)
     settings = layer.settings()
     return Choice(settings["share"], settings["width"], settings["exponent"], tuple(settings["offsets"]))
 
 
-def _chosen(candidates: Sequence[tuple[Stored, HeldOut]], usual: Choice) -> tuple[Stored, HeldOut, Choice]:
-    """The first of the candidates with the usual choice, unless another, or a larger share, is clearly better."""
-    stored, held_out = candidates[0]
-    choice = usual
-    usual_errors = lowest = held_out[:ROWS].errors(usual)
-    for (other_stored, other_held_out), share in itertools.product(candidates, (usual.share, *SHARES)):
-        if share < usual.share:
-            continue
-        other = dataclasses.replace(usual, share=share)
-        errors = other_held_out[:ROWS].errors(other)
-        if errors.mean() < lowest.mean() and clearly_lower(errors, usual_errors):
-            stored, held_out, choice, lowest = other_stored, other_held_out, other, errors
-    return stored, held_out, choice
+def _covers(alone: Stored, together: Stored) -> bool:
+    """Whether there are new fingerprints at so many of the old places that these may be forgotten."""
+    old_places = np.unique(together.of_place[together.is_old])
+    return bool(np.isin(old_places, alone.of_place).mean() >= COVERED)
+
+
+def _with_share(rows: HeldOut, usual: Choice) -> tuple[Choice, np.ndarray]:
+    """The usual choice, or one with more votes that is clearly better, and its errors."""
+    choice, lowest = usual, rows.errors(usual)
+    usual_errors = lowest
+    for share in SHARES:
+        candidate = dataclasses.replace(usual, share=share)
+        errors = rows.errors(candidate)
+        if share > usual.share and errors.mean() < lowest.mean() and clearly_lower(errors, usual_errors):
+            choice, lowest = candidate, errors
+    return choice, lowest
 
 
 def _held_out(
