@@ -38,9 +38,9 @@ MEASURED = {
 def pytest_collection_modifyitems(config, items):
     """Leaves out the tests of measured data whose files are nowhere: there is nothing to run them on.
 
-    Of the others, those of notebooks come first: they take longest, and what is left goes to the other process.
+    Of the others, those that run notebooks come first, one file in each process: they take longest.
     """
-    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
+    items.sort(key=lambda item: item.path.name not in ("test_notebooks.py", "test_notebooks_of_use.py"))
     absent = {name for name, found in MEASURED.items() if not found}
     left_out = [item for item in items if absent.intersection(item.fixturenames)]
     if left_out:

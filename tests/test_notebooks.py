@@ -11,7 +11,6 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
-import yaml
 
 from lib import paths
 from lib.data import datasets, protocols
@@ -19,12 +18,9 @@ from lib.experiments import runs, sweep
 from lib.models import training
 from lib.paths import ROOT
 from lib.report.results import CLOCK_COLUMNS
+from tests.running import NOTEBOOKS, PROFILES, environment, prepared, run_nbval, tags
 
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PROFILES = {
-    name: profile.get("notebooks", {})
-    for name, profile in yaml.safe_load((ROOT / "notebooks" / "settings.yaml").read_text())["profiles"].items()
-}
+OF_BENCHMARK = ("01", "03", "04", "05", "06", "07")  # the others are in test_notebooks_of_use.py
 FINDS_LIBRARY = """
 import importlib.util, json, sys
 
@@ -35,16 +31,6 @@ for cell in json.load(sys.stdin):
     print(found.origin if found else "none")
     sys.path[:] = before
 """
-NBVAL = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider", "-q")
-
-
-def tags(cell) -> list[str]:
-    return cell["metadata"].get("tags", [])
-
-
-def environment(outputs: Path) -> dict[str, str]:
-    chosen = {"DATA": "simulated", "PROFILE": "smoke", "FINGERPRINT_OUTPUTS": str(outputs), "PYTHONPATH": str(ROOT)}
-    return os.environ | chosen
 
 
 def without_path(outputs: Path) -> dict[str, str]:
@@ -52,19 +38,6 @@ def without_path(outputs: Path) -> dict[str, str]:
     variables = environment(outputs)
     del variables["PYTHONPATH"]
     return variables
-
-
-def run_nbval(notebooks: list[Path], outputs: Path, **variables) -> subprocess.CompletedProcess:
-    """Run notebooks in this order, with one worker for all of them: what it compiled once serves the next, too."""
-    nbval = [sys.executable, "-m", "pytest", *NBVAL, "--rootdir", str(notebooks[0].parent), *map(str, notebooks)]
-    return subprocess.run(
-        [sys.executable, "-m", "lib.experiments.workers", "--workers", "1", *nbval],
-        cwd=ROOT,
-        env=environment(outputs) | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -160,33 +133,17 @@ def test_an_unknown_parameter_is_an_error(monkeypatch):
 # === Run on the simulator ===
 
 
-def prepared(folder: Path, parameters: dict[str, dict]) -> list[Path]:
-    """Copies of the notebooks with other parameters, in an order in which each finds what it reads."""
-    for path in NOTEBOOKS:
-        values = parameters.get(path.stem, {})
-        copy = papermill.execute_notebook(path, None, values, prepare_only=True, progress_bar=False)
-        for cell in copy["cells"]:
-            if "keep_output" in tags(cell):
-                cell["execution_count"] = 1  # without one, nbval takes the kept output for a mistake
-        nbformat.write(copy, folder / path.name)
-    return sorted(folder.glob("*.ipynb"))
-
-
-def is_search(path: Path) -> bool:
-    return path.stem.startswith("00")
-
-
 @pytest.fixture(scope="module")
 def nbval_outputs(tmp_path_factory):
-    """Outputs of the notebooks of `make all`, run by nbval with smoke parameters on the simulator."""
+    """Outputs of the notebooks of the benchmark, run by nbval with smoke parameters on the simulator."""
     folder, outputs = tmp_path_factory.mktemp("nbval"), tmp_path_factory.mktemp("nbval-outputs")
-    in_order = [path for path in prepared(folder, PROFILES["smoke"]) if not is_search(path)]
-    finished = run_nbval(in_order, outputs)
+    chosen = [path for path in prepared(folder, PROFILES["smoke"]) if path.stem[:2] in OF_BENCHMARK]
+    finished = run_nbval(chosen, outputs)
     assert finished.returncode == 0, finished.stdout[-8000:]
     return outputs / "smoke" / "simulated"
 
 
-def test_nbval_runs_every_notebook_on_the_simulator(nbval_outputs):
+def test_nbval_runs_the_notebooks_of_the_benchmark_on_the_simulator(nbval_outputs):
     for name in ("fig2a", "fig2b", "fig3a", "fig3b", "fig4", "fig5", "benchmark"):
         assert list((nbval_outputs / "figures").glob(f"{name}*.png")), name
     assert (nbval_outputs / "tables" / "claims.md").read_text().startswith("**SIMULATED DATA")
@@ -283,7 +240,7 @@ def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
     """nbval and make run the same notebooks in different processes; only clocks may differ."""
     first, second = nbval_outputs / "results", clone / "outputs" / "smoke" / "simulated" / "results"
     names = {path.name for path in first.glob("*.csv")}
-    assert names == {path.name for path in second.glob("*.csv")}
+    assert names < {path.name for path in second.glob("*.csv")}
     for name in names:
         by_nbval, by_make = (
             pd.read_csv(folder / name).drop(columns=list(CLOCK_COLUMNS), errors="ignore") for folder in (first, second)
@@ -293,7 +250,7 @@ def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
 
 @pytest.mark.slow
 def test_nbval_runs_both_searches(tmp_path):
-    chosen = [path for path in prepared(tmp_path, PROFILES["smoke"]) if is_search(path)]
+    chosen = [path for path in prepared(tmp_path, PROFILES["smoke"]) if path.stem[:2] == "00"]
     finished = run_nbval(chosen, tmp_path / "outputs")
     assert finished.returncode == 0, finished.stdout[-8000:]
     made = tmp_path / "outputs" / "smoke" / "simulated" / "results"

@@ -1,0 +1,22 @@
+"""The notebooks that the benchmark does not need run on the simulator, too: at the same time as those of the benchmark.
+
+What they recall from these elsewhere they train themselves.
+"""
+
+from tests.running import PROFILES, prepared, run_nbval
+
+CHOSEN = ("02", "08", "09", "10", "11", "12")  # the others are in test_notebooks.py
+
+
+def test_nbval_runs_the_other_notebooks_on_the_simulator(tmp_path):
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    chosen = [path for path in prepared(folder, PROFILES["smoke"]) if path.stem[:2] in CHOSEN]
+    assert len(chosen) == len(CHOSEN)
+    finished = run_nbval(chosen, tmp_path / "outputs")
+    assert finished.returncode == 0, finished.stdout[-8000:]
+    made = tmp_path / "outputs" / "smoke" / "simulated"
+    for name in ("coverage.png", "stress_coverage.png", "environments.png"):
+        assert (made / "figures" / name).exists(), name
+    for name in ("coverage.csv", "stress.csv", "environments.csv"):
+        assert (made / "results" / name).exists(), name
