@@ -1,6 +1,6 @@
 """The notebooks that the benchmark does not need run on the simulator, too: at the same time as those of the benchmark.
 
-What they recall from these elsewhere they train themselves.
+Models that they would load from those are trained here.
 """
 
 from tests.running import PROFILES, prepared, run_nbval

@@ -2,10 +2,10 @@
 
 Its members stay as they are: access points that they do not know do nothing in them. Fingerprints can be stored at any
 time, at new places, too, and vote as the old ones do. Where an access point came or went at the places of the old
-survey, old and new fingerprints are compared without it, or the new ones would always be nearer; it stays out of later
-updates, too. The votes get a larger share where that is clearly better, as for new places, which the members do not
-know; the old fingerprints are forgotten where new ones all over the place are clearly better alone. Nothing else is
-chosen anew: held-out scans at places that the network has learnt flatter it.
+survey, old and new fingerprints are compared without it, or the new ones would always be nearer. The votes get a larger
+share where that is clearly better, as for new places, which the members do not know; the old fingerprints are forgotten
+where new ones all over the place are clearly better alone. Nothing else is chosen anew: held-out scans at places that
+the network has learnt flatter it.
 """
 
 import copy
@@ -29,8 +29,8 @@ with quiet_import():
     import keras
 
 SHARES = (0.5, 0.75, 1.0)  # of the votes, where they had less
-COVERED = 0.5  # of the old places, that must have new fingerprints, or the old ones are not forgotten
-BY_CHANCE = 0.05  # so improbable must it be that an access point is still there and was not heard
+COVERED = 0.5  # share of the old places that needs new fingerprints before the old ones may be forgotten
+BY_CHANCE = 0.05  # an access point came or went if chance explains the silence with less than this probability
 FOLDS = 10  # of the new ones, each of which takes but a comparison
 NEAR = 0.5  # sigmas within which a new position is an old place
 
@@ -45,13 +45,13 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
         seed: which of them are held out together.
 
     Returns:
-        The network, and how the new fingerprints are located, each while it is held out.
+        The network, and how the new fingerprints that it can hear are located, each while it is held out.
 
     Raises:
         ValueError: if the network has one member or its environments share columns, or the new fingerprints have fewer
             than two different scans that hear a transmitter.
     """
-    if _layer(unified.network, "ensemble") is None or unified.shared_columns:
+    if _layer(unified.network, "ensemble") is None or _layer(unified.network, "fold") is not None:
         raise ValueError("expected a network of several members, without shared columns, to take new fingerprints")
     new = fingerprints[fingerprints.heard.any(axis=1)]
     transmitters = tuple(dict.fromkeys((*unified.transmitters, *new.transmitters)))
@@ -63,13 +63,13 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
     layer = _layer(unified.network, votes_name(number))
     alone = _new_alone(new, number, transmitters, all_places)
     together = alone if layer is None else _with_old(alone, layer)
-    judges = np.random.default_rng(seed).permutation(len(new))[:ROWS]
+    to_choose_by = np.random.default_rng(seed).permutation(len(new))[:ROWS]
     usual = _usual_choice(layer)
     stored, held_out = together, _held_out(new, together, probabilities, all_places, own_places, folds)
-    choice, errors = _with_share(held_out[judges], usual)
+    choice, errors = _with_share(held_out[to_choose_by], usual)
     if layer is not None and _covers(alone, together):
         held_out_alone = _held_out(new, alone, probabilities, all_places, own_places, folds)
-        choice_alone, errors_alone = _with_share(held_out_alone[judges], usual)
+        choice_alone, errors_alone = _with_share(held_out_alone[to_choose_by], usual)
         if clearly_lower(errors_alone, errors):
             stored, held_out, choice = alone, held_out_alone, choice_alone
     new_decoder = PlaceDecoder(all_places, iterations=decoder.iterations, name="decoder")
@@ -79,7 +79,10 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
         located=located_while_held_out(probabilities, own_places, held_out.both(choice), new_decoder),
         neighbours_error=held_out.errors_of_plain_neighbours(),
     )
-    used = np.union1d(np.arange(len(unified.transmitters)), stored.columns)
+    used = np.arange(len(unified.transmitters))
+    if choice.share > 0:
+        used = np.union1d(used, stored.columns)
+    is_heard = ~np.isnan(alone.rssi[:, used]).all(axis=1)
     transmitters = tuple(transmitters[input_number] for input_number in used)
     stored = stored.with_inputs(used)
     own_votes = Votes(stored.voting(own_places) | choice.votes(), stored.rssi, votes_name(number))
@@ -87,7 +90,7 @@ def updated(unified: Unified, number: int, fingerprints: FingerprintSet, seed: i
     result = copy.copy(unified)
     result.network = _assembled(unified, number, len(transmitters), votes, new_decoder)
     result.transmitters = transmitters
-    return result, told
+    return result, told[is_heard]
 
 
 # === Places and fingerprints ===
@@ -128,8 +131,10 @@ class Stored:
     minimum: np.ndarray
 
     def with_inputs(self, used: np.ndarray) -> "Stored":
-        """The same with these inputs alone, all columns among them."""
-        return dataclasses.replace(self, rssi=self.rssi[:, used], columns=np.searchsorted(used, self.columns))
+        """The same with these inputs alone."""
+        is_used = np.isin(self.columns, used)
+        columns = np.searchsorted(used, self.columns[is_used])
+        return dataclasses.replace(self, rssi=self.rssi[:, used], columns=columns, minimum=self.minimum[is_used])
 
     def voting(self, own_places: np.ndarray) -> dict:
         """Those arguments of `Neighbours` that are not chosen."""
@@ -155,9 +160,11 @@ def _new_alone(new: FingerprintSet, number: int, transmitters: Sequence[str], al
 
 
 def _with_old(alone: Stored, layer: Neighbours) -> Stored:
-    """What a layer has stored, and the new fingerprints."""
+    """What a layer has stored, copies of the new fingerprints left out, and these."""
     n_inputs = alone.rssi.shape[1]
     old, of_old_place = layer.fingerprints(n_inputs), np.array(layer.of_place)
+    is_other = ~_is_copy(old, of_old_place, alone, layer)
+    old, of_old_place = old[is_other], of_old_place[is_other]
     minimum = np.full(n_inputs, min(layer.levels.minimum))  # of a transmitter that the old ones do not know
     minimum[layer.levels.columns] = layer.levels.minimum
     columns = np.union1d(alone.columns, layer.levels.columns)
@@ -172,6 +179,20 @@ def _with_old(alone: Stored, layer: Neighbours) -> Stored:
     )
 
 
+def _is_copy(old: np.ndarray, of_old_place: np.ndarray, alone: Stored, layer: Neighbours) -> np.ndarray:
+    """(m,) whether an old fingerprint says the same of the same place as a new one."""
+    new = alone.rssi[:, layer.levels.columns]
+    new = np.where(new > np.array(layer.levels.minimum), new, np.nan)  # as it is stored
+    known = {(place, _rounded(rssi)) for place, rssi in zip(alone.of_place, new, strict=True)}
+    pairs = zip(of_old_place, old[:, layer.levels.columns], strict=True)
+    return np.array([(place, _rounded(rssi)) in known for place, rssi in pairs], dtype=bool)
+
+
+def _rounded(rssi: np.ndarray) -> bytes:
+    """To tell fingerprints apart that were stored: a stored level has lost its last digits."""
+    return np.nan_to_num(np.round(rssi), nan=1.0).astype(np.int16).tobytes()
+
+
 def _still_there(old: np.ndarray, new: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Those columns whose access points neither came nor went: all of them, where that would leave nothing to compare.
 
@@ -181,8 +202,8 @@ def _still_there(old: np.ndarray, new: np.ndarray, columns: np.ndarray) -> np.nd
     """
     if not len(old):
         return columns
-    heard_before = (~np.isnan(old[:, columns])).mean(axis=0)
-    heard_now = (~np.isnan(new[:, columns])).mean(axis=0)
+    heard_before = (~np.isnan(old[:, columns])).sum(axis=0) / (len(old) + 1)  # a rate of 1 is never sure
+    heard_now = (~np.isnan(new[:, columns])).sum(axis=0) / (len(new) + 1)
     went = (heard_now == 0) & ((1 - heard_before) ** len(new) < BY_CHANCE)
     came = (heard_before == 0) & ((1 - heard_now) ** len(old) < BY_CHANCE)
     if not ((heard_before > 0) & (heard_now > 0)).any():
@@ -237,7 +258,8 @@ def _held_out(
         layer = Neighbours(**stored.voting(own_places), exponent=exponent, offsets=offsets)
         layer.build([asked.shape])
         layer.store(stored.rssi)
-        return np.where(unseen, UNSEEN, np.asarray(layer.similarity(asked)))
+        blocks = [np.asarray(layer.similarity(rssi)) for rssi in np.array_split(asked, 8)]
+        return np.where(unseen, UNSEEN, np.concatenate(blocks))
 
     position = all_places.position[stored.of_place]
     position[~stored.is_old] = new.position

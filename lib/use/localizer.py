@@ -263,10 +263,10 @@ class Localizer(Estimator):
     def update(self, fingerprints: FingerprintSet, seed: int = 0) -> Self:
         """A localizer that has stored newly surveyed fingerprints, and is calibrated on them, without training.
 
-        Access points change after a survey. The new fingerprints are added to the stored ones, with access points and
-        positions that are new. Where an access point came or went, it is not compared, so that old and new count alike;
-        where the new ones are clearly better alone, each while it is held out, the old ones are forgotten. The new ones
-        also set the radii, so they should come from where scans come.
+        Access points change after a survey. The new fingerprints are added to the stored ones, with positions that are
+        new. Access points that came or went at surveyed positions are not compared any more, so that old and new count
+        alike. Where the new ones are clearly better alone, each while it is held out, the old ones are forgotten. The
+        new ones also set the radii, so they should come from where scans come.
 
         Args:
             fingerprints: of one of the environments, by its name; some fifty rows or more, from all of it.
@@ -276,10 +276,11 @@ class Localizer(Estimator):
             The new localizer; this one stays what it is. Of its `held_out`, only those of the environment are known.
 
         Raises:
-            ValueError: if there is no such environment, its frame or that of the rows has no place on earth, or fewer
-                than two different rows hear something.
+            ValueError: if there is no such environment, its frame or that of the rows has no place on earth, the rows
+                have labels that it lacks or lack what it has, or fewer than two different rows hear something.
         """
         environment = self._environment_called(fingerprints.name)
+        _require_labels(environment, fingerprints)
         number = self.environments.index(environment)
         position = _in_frame(environment.frame, fingerprints)
         rows = dataclasses.replace(_audible(fingerprints), position=position[fingerprints.heard.any(axis=1)])
@@ -291,8 +292,6 @@ class Localizer(Estimator):
             environment,
             calibration=held_out.calibration(),
             learning_rows=environment.learning_rows + len(rows),
-            building=environment.building or rows.building is not None,
-            floor=environment.floor or rows.floor is not None,
         )
         result.environments = (*self.environments[:number], renewed, *self.environments[number + 1 :])
         result.held_out = [held_out]
@@ -573,6 +572,18 @@ def _shifted(fingerprints: FingerprintSet, origin: tuple[float, float]) -> Finge
     frame = dataclasses.replace(fingerprints.frame, origin=tuple(frame_origin.tolist()))
     position = fingerprints.position - np.array(origin)
     return dataclasses.replace(fingerprints, position=position, frame=frame)
+
+
+def _require_labels(environment: Environment, fingerprints: FingerprintSet) -> None:
+    """Refuse new fingerprints that name buildings or floors where the survey did not, or the reverse."""
+    for label in LABELS:
+        expected, received = getattr(environment, label), getattr(fingerprints, label) is not None
+        if expected != received:
+            ways = {True: "with", False: "without"}
+            raise ValueError(
+                f"{fingerprints.name}: expected scans {ways[expected]} `{label}`, as in the survey that was fitted. "
+                f"Received: scans {ways[received]}"
+            )
 
 
 def _in_frame(frame: Frame, fingerprints: FingerprintSet) -> np.ndarray:

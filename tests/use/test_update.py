@@ -87,6 +87,7 @@ def test_it_is_saved_and_loaded_and_updated_again(renewed, later, tmp_path):
     with_onnx = Runtime.load(tmp_path / "renewed").locate(scans.to_dict("records"))
     np.testing.assert_allclose(with_onnx["x"], told["x"], atol=0.01)
     again = loaded.update(later[7::8])
+    assert "a new one" not in again.transmitters
     assert again.environments[0].learning_rows == renewed.environments[0].learning_rows + len(later[7::8])
     assert len(again.provenance["updates"]) == 2
 
@@ -102,6 +103,8 @@ def test_another_environment_is_located_as_before(office, later, untrained):
 def test_what_cannot_be_taken_is_refused(fitted, later):
     with pytest.raises(ValueError, match="the environment must be one of"):
         fitted.update(dataclasses.replace(later, name="elsewhere"))
+    with pytest.raises(ValueError, match=r"expected scans with `floor`, as in the survey.*Received: scans without"):
+        fitted.update(dataclasses.replace(later, floor=None))
     with pytest.raises(ValueError, match="expected two rows or more, to hold some out"):
         fitted.update(later[:1])
 
