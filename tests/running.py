@@ -16,6 +16,8 @@ PROFILES = {
     name: profile.get("notebooks", {})
     for name, profile in yaml.safe_load((ROOT / "notebooks" / "settings.yaml").read_text())["profiles"].items()
 }
+OF_BENCHMARK = ("01", "03", "04", "05", "06", "07")  # notebooks that the benchmark needs
+SEARCHES = ("00",)
 NBVAL = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600", "-p", "no:cacheprovider", "-q")
 
 

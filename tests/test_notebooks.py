@@ -18,9 +18,8 @@ from lib.experiments import runs, sweep
 from lib.models import training
 from lib.paths import ROOT
 from lib.report.results import CLOCK_COLUMNS
-from tests.running import NOTEBOOKS, PROFILES, environment, prepared, run_nbval, tags
+from tests.running import NOTEBOOKS, OF_BENCHMARK, PROFILES, SEARCHES, environment, prepared, run_nbval, tags
 
-OF_BENCHMARK = ("01", "03", "04", "05", "06", "07")  # the others are in test_notebooks_of_use.py
 FINDS_LIBRARY = """
 import importlib.util, json, sys
 
@@ -143,6 +142,16 @@ def nbval_outputs(tmp_path_factory):
     return outputs / "smoke" / "simulated"
 
 
+@pytest.fixture(scope="module")
+def outputs_of_all(nbval_outputs, tmp_path_factory):
+    """The same, and outputs of the other notebooks."""
+    folder = tmp_path_factory.mktemp("nbval-others")
+    others = [path for path in prepared(folder, PROFILES["smoke"]) if path.stem[:2] not in OF_BENCHMARK + SEARCHES]
+    finished = run_nbval(others, nbval_outputs.parent.parent)
+    assert finished.returncode == 0, finished.stdout[-8000:]
+    return nbval_outputs
+
+
 def test_nbval_runs_the_notebooks_of_the_benchmark_on_the_simulator(nbval_outputs):
     for name in ("fig2a", "fig2b", "fig3a", "fig3b", "fig4", "fig5", "benchmark"):
         assert list((nbval_outputs / "figures").glob(f"{name}*.png")), name
@@ -236,12 +245,11 @@ def clone(checkout):
 
 
 @pytest.mark.slow
-def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
-    """nbval and make run the notebooks of the benchmark in different processes; only clocks may differ."""
-    first, second = nbval_outputs / "results", clone / "outputs" / "smoke" / "simulated" / "results"
+def test_same_seed_twice_gives_identical_result_files(outputs_of_all, clone):
+    """nbval and make run the same notebooks in different processes; only clocks may differ."""
+    first, second = outputs_of_all / "results", clone / "outputs" / "smoke" / "simulated" / "results"
     names = {path.name for path in first.glob("*.csv")}
-    assert {"benchmark.csv", "transfer.csv", "umlp.csv", "unified.csv"} < names
-    assert names < {path.name for path in second.glob("*.csv")}
+    assert names == {path.name for path in second.glob("*.csv")}
     for name in names:
         by_nbval, by_make = (
             pd.read_csv(folder / name).drop(columns=list(CLOCK_COLUMNS), errors="ignore") for folder in (first, second)
@@ -251,7 +259,7 @@ def test_same_seed_twice_gives_identical_result_files(nbval_outputs, clone):
 
 @pytest.mark.slow
 def test_nbval_runs_both_searches(tmp_path):
-    chosen = [path for path in prepared(tmp_path, PROFILES["smoke"]) if path.stem[:2] == "00"]
+    chosen = [path for path in prepared(tmp_path, PROFILES["smoke"]) if path.stem[:2] in SEARCHES]
     finished = run_nbval(chosen, tmp_path / "outputs")
     assert finished.returncode == 0, finished.stdout[-8000:]
     made = tmp_path / "outputs" / "smoke" / "simulated" / "results"

@@ -108,14 +108,15 @@ def _fold(fingerprints: FingerprintSet, hold_out: str, count: int, seed: int, ar
         order = order[largest_first]
     fold_of_group = np.full(len(rows_of_group), -1)
     rows_of_fold = np.zeros(min(count, len(rows_of_group)))
-    beside = _beside(fingerprints.position, area) if hold_out == "areas" else None
+    beside = _beside(fingerprints.position, groups, area) if hold_out == "areas" else None
     for group in order:
-        is_full = rows_of_fold >= len(groups) / len(rows_of_fold)
-        areas_beside = np.zeros(len(rows_of_fold))
-        if beside is not None:
+        if beside is None:
+            fold = rows_of_fold.argmin()
+        else:
             folds_beside = fold_of_group[beside[group]]
-            areas_beside += np.bincount(folds_beside[folds_beside >= 0], minlength=len(areas_beside))
-        fold = np.lexsort([rows_of_fold, areas_beside, is_full])[0]  # the last of these counts most
+            areas_beside = np.bincount(folds_beside[folds_beside >= 0], minlength=len(rows_of_fold))
+            is_full = rows_of_fold >= len(groups) / len(rows_of_fold)
+            fold = np.lexsort([rows_of_fold, areas_beside, is_full])[0]  # the last of these counts most
         fold_of_group[group] = fold
         rows_of_fold[fold] += rows_of_group[group]
     return fold_of_group[groups]
@@ -135,8 +136,9 @@ def _squares(position: np.ndarray, side: float | None) -> np.ndarray:
     return np.floor(np.asarray(position) / side).astype(np.int64)
 
 
-def _beside(position: np.ndarray, side: float | None) -> list[np.ndarray]:
+def _beside(position: np.ndarray, areas: np.ndarray, side: float | None) -> list[np.ndarray]:
     """For each area the numbers of the areas that have a side or a corner in common with it."""
-    squares = np.unique(_squares(position, side), axis=0)
+    _, first = np.unique(areas, return_index=True)
+    squares = _squares(position, side)[first]
     pairs = cKDTree(squares).query_ball_point(squares, r=1, p=np.inf)
     return [np.setdiff1d(near, [number]) for number, near in enumerate(pairs)]

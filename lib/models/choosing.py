@@ -5,6 +5,7 @@ by fingerprints that are held in while it is out. So choices need no training, a
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from lib.metrics import euclidean_errors
 from lib.models.layers import LEAST_PROBABILITY
-from lib.models.places import PlaceDecoder, Places, mixed, votes_of_places
+from lib.models.places import Neighbours, PlaceDecoder, Places, mixed, votes_of_places
 
 EXPONENTS = (1.5, float(np.e))
 WIDTHS = (0.01, 0.02, 0.05, 0.1)
@@ -133,11 +134,11 @@ def choose(rows: HeldOut, hold_out: str) -> Choice:
     best_errors = errors[best]
     for setting, values in (("width", WIDTHS), ("share", SHARES), ("softness", SOFTNESSES), ("sharpness", SHARPNESSES)):
         others = [dataclasses.replace(best, **{setting: value}) for value in values]
-        best, best_errors = _better_than_usual(rows, best, best_errors, others, hold_out)
+        best, best_errors = better_than_usual(rows, best, best_errors, others, hold_out)
     return best
 
 
-def _better_than_usual(
+def better_than_usual(
     rows: HeldOut, usual: Choice, usual_errors: np.ndarray, others: Sequence[Choice], hold_out: str
 ) -> tuple[Choice, np.ndarray]:
     """The best of others that is better than the usual choice by more than chance and a margin, or that; its errors."""
@@ -157,6 +158,29 @@ def clearly_lower(errors: np.ndarray, usual_errors: np.ndarray, margin: float = 
     gain = usual_errors - errors
     chance = gain.std() / np.sqrt(len(gain))
     return bool(gain.mean() > max(BEYOND_CHANCE * chance, margin * usual_errors.mean()))
+
+
+def similarities(
+    voting: Mapping, stored: np.ndarray, asked: np.ndarray, unseen: np.ndarray
+) -> Callable[[float, Sequence[float]], np.ndarray]:
+    """What `HeldOut` has as `similarity`; it works out each answer once.
+
+    Args:
+        voting: arguments of `places.Neighbours` that are not chosen.
+        stored: (m, inputs) dBm of stored fingerprints.
+        asked: (n, inputs) dBm of the rows.
+        unseen: (n, m) whether a stored fingerprint is held out with a row.
+    """
+
+    @functools.cache
+    def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:
+        layer = Neighbours(**voting, exponent=exponent, offsets=offsets)
+        layer.build([stored.shape])
+        layer.store(stored)
+        blocks = [np.asarray(layer.similarity(rssi)) for rssi in np.array_split(asked, 8)]
+        return np.where(unseen, UNSEEN, np.concatenate(blocks))
+
+    return similarity
 
 
 def alternatives(rows: HeldOut, choice: Choice) -> Mapping[str, float]:

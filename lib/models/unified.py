@@ -1,6 +1,5 @@
 """The unified network: one network that locates in every environment that it learnt, as an estimator."""
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from lib.data.fingerprints import FingerprintSet, Scans, joined, names_of, requi
 from lib.data.folds import AREAS, HOLD_OUT, Folds, possible
 from lib.models import places, training
 from lib.models.by_environment import LearningByEnvironment, member_of_several
-from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, alternatives, choose
+from lib.models.choosing import ROWS, Choice, HeldOut, alternatives, choose, similarities
 from lib.models.estimator import Located, choice, nothing_located, require_rows
 from lib.models.layers import (
     LEAST_PROBABILITY,
@@ -350,18 +349,9 @@ class Unified(NetworkEstimator):
         before = sum(map(len, survey.asked[:number]))
         own = outputs[before : before + len(asked)][:, voting["own_places"]]
         unseen = survey.hidden[:, survey.target[:, 0] == number][survey.fold[asked]]
-
-        @functools.cache
-        def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:
-            layer = Neighbours(**voting, exponent=exponent, offsets=offsets)
-            layer.build([stored.shape, own.shape])
-            layer.store(stored)
-            blocks = [np.asarray(layer.similarity(survey.rssi[rows])) for rows in np.array_split(asked, 8)]
-            return np.where(unseen, UNSEEN, np.concatenate(blocks))
-
         return HeldOut(
             probabilities=special.softmax(own, axis=1),
-            similarity=similarity,
+            similarity=similarities(voting, stored, survey.rssi[asked], unseen),
             of_place=voting["of_place"] - voting["own_places"][0],
             stored=survey.sets[number].position,
             places=survey.decoder.places[voting["own_places"]].alone(),

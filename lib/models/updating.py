@@ -10,7 +10,6 @@ the network has learnt flatter it.
 
 import copy
 import dataclasses
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from lib import quiet_import
 from lib.data.fingerprints import FingerprintSet
 from lib.data.folds import HOLD_OUT, Folds, possible
 from lib.models import places, training
-from lib.models.choosing import ROWS, UNSEEN, Choice, HeldOut, clearly_lower
+from lib.models.choosing import ROWS, Choice, HeldOut, better_than_usual, clearly_lower, similarities
 from lib.models.layers import LEAST_PROBABILITY
 from lib.models.places import Neighbours, PlaceDecoder, Places
 from lib.models.unified import HeldOutRows, Unified, Votes, assembled, located_while_held_out, votes_name
@@ -230,14 +229,8 @@ def _covers(alone: Stored, together: Stored) -> bool:
 
 def _with_share(rows: HeldOut, usual: Choice) -> tuple[Choice, np.ndarray]:
     """The usual choice, or one with more votes that is clearly better, and its errors."""
-    choice, lowest = usual, rows.errors(usual)
-    usual_errors = lowest
-    for share in SHARES:
-        candidate = dataclasses.replace(usual, share=share)
-        errors = rows.errors(candidate)
-        if share > usual.share and errors.mean() < lowest.mean() and clearly_lower(errors, usual_errors):
-            choice, lowest = candidate, errors
-    return choice, lowest
+    others = [dataclasses.replace(usual, share=share) for share in SHARES if share > usual.share]
+    return better_than_usual(rows, usual, rows.errors(usual), others, HOLD_OUT[0])
 
 
 def _held_out(
@@ -251,22 +244,12 @@ def _held_out(
     """The new fingerprints, to each of which the old are known and those of other folds."""
     unseen = np.zeros((len(new), len(stored.rssi)), dtype=bool)
     unseen[:, ~stored.is_old] = folds.hidden[folds.asked]
-    asked = stored.rssi[~stored.is_old]
-
-    @functools.cache
-    def similarity(exponent: float, offsets: tuple[float, ...]) -> np.ndarray:
-        layer = Neighbours(**stored.voting(own_places), exponent=exponent, offsets=offsets)
-        layer.build([asked.shape])
-        layer.store(stored.rssi)
-        blocks = [np.asarray(layer.similarity(rssi)) for rssi in np.array_split(asked, 8)]
-        return np.where(unseen, UNSEEN, np.concatenate(blocks))
-
     position = all_places.position[stored.of_place]
     position[~stored.is_old] = new.position
     own = probabilities[:, own_places]
     return HeldOut(
         probabilities=own / np.maximum(own.sum(axis=1, keepdims=True), LEAST_PROBABILITY),
-        similarity=similarity,
+        similarity=similarities(stored.voting(own_places), stored.rssi, stored.rssi[~stored.is_old], unseen),
         of_place=np.searchsorted(own_places, stored.of_place),
         stored=position,
         places=all_places[own_places].alone(),
