@@ -37,6 +37,7 @@ CONFIGURATION = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    "distributed.worker.profile.enabled": False,  # a hundred looks a second at what a worker does, for a dashboard
 }
 _FILES = sorted(paths.ROOT.glob("lib/**/*.py"))
 _RUNS_BY = f"{THREADS} {os.environ['KERAS_BACKEND']}"
@@ -85,6 +86,8 @@ def on_worker(driver: dict, log: str, after: object, function: Callable, *argume
     """
     check_worker(**driver)
     os.environ["TRAINING_LOG"] = log
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was imported stays, and no collection need look through it
     result = function(*arguments)
     gc.collect()  # networks lie in cycles, which Python by itself would leave in memory for many trainings more
     return result
