@@ -30,9 +30,10 @@ PYTHON_ON_DATA = DATA=$$(grep -q '"simulated": true' $(BUILT)/sources.json && ec
 # A notebook depends on the whole library: what was trained is recalled, so that running it again takes seconds.
 LIBRARY := $(sort $(wildcard lib/*.py lib/*/*.py)) data/registry.toml
 
+# In the order in which they are begun: first those that others wait for.
 NOTEBOOKS := $(addprefix $(BUILT)/,$(addsuffix .ipynb,\
-	01_explore_rssi 02_preprocess 03_transfer_learning 04_umlp 05_explain_transfer 06_build_unified 07_benchmark \
-	08_use_localizer 09_stress_localizer 10_environments 11_ageing 12_transfer_from_many))
+	03_transfer_learning 06_build_unified 04_umlp 12_transfer_from_many 01_explore_rssi 11_ageing 05_explain_transfer \
+	10_environments 09_stress_localizer 08_use_localizer 02_preprocess 07_benchmark))
 FIRST := $(VENV) notebooks/run.py notebooks/settings.yaml $(LIBRARY) $(BUILT)/sources.json
 
 .PHONY: help setup data all notebooks benchmark smoke search sweep bench site test test-all lab lock wheels tidy clean FORCE
@@ -149,10 +150,11 @@ $(NOTEBOOKS): $(FIRST)
 $(BUILT)/05_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb
 $(BUILT)/07_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore_rssi 03_transfer_learning 04_umlp \
 	05_explain_transfer 06_build_unified))
-$(BUILT)/09_stress_localizer.ipynb: $(BUILT)/04_umlp.ipynb $(BUILT)/08_use_localizer.ipynb
-# Not read, but recalled from there: unified networks; encoders and Extra Trees.
+# Not read, but recalled from there: a run is trained by one notebook at a time.
 $(BUILT)/08_use_localizer.ipynb: | $(BUILT)/06_build_unified.ipynb
-$(BUILT)/10_environments.ipynb: | $(BUILT)/07_benchmark.ipynb
+$(BUILT)/09_stress_localizer.ipynb: | $(BUILT)/04_umlp.ipynb $(BUILT)/06_build_unified.ipynb
+$(BUILT)/10_environments.ipynb: | $(BUILT)/03_transfer_learning.ipynb $(BUILT)/12_transfer_from_many.ipynb
+$(BUILT)/07_benchmark.ipynb: | $(BUILT)/10_environments.ipynb
 
 # The README and docs/ show the tables and figures of the committed run.
 ifeq ($(PROFILE)$(FINGERPRINT_OUTPUTS)$(filter-out subset,$(LORAWAN)),benchmark)

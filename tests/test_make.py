@@ -113,8 +113,8 @@ RERUN = {
     "notebooks/03_transfer_learning.ipynb": ["03", "05", "07"],
     "notebooks/05_explain_transfer.ipynb": ["05", "07"],
     "notebooks/06_build_unified.ipynb": ["06", "07"],
-    "notebooks/08_use_localizer.ipynb": ["08", "09"],
-    "notebooks/04_umlp.ipynb": ["04", "07", "09"],
+    "notebooks/08_use_localizer.ipynb": ["08"],
+    "notebooks/04_umlp.ipynb": ["04", "07"],
 }
 
 

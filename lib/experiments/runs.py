@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lib.data import protocols
-from lib.data.fingerprints import FingerprintSet, in_common
+from lib.data.fingerprints import FingerprintSet, in_common, joined
 from lib.data.protocols import Parts
 from lib.experiments import settings, store
 from lib.experiments.store import Run
@@ -20,6 +20,7 @@ from lib.models import registry
 from lib.models.estimator import choice
 from lib.paths import Workspace
 from lib.report import results
+from lib.use.localizer import Localizer
 
 PASSES = 0.75  # a network of the paper passes over a share of the rows share^-0.75 times an epoch
 ANOTHER_SEED = 1000  # what a source in the target's own environment has beyond the target's seed
@@ -228,6 +229,13 @@ def fit_and_predict(
     finished = store.keep(folder, key, model, estimator, located, [len(rows) for rows in asked], seconds, predict_us)
     store.log(folder.name, seconds, "trained")
     return finished
+
+
+def localizer(this: Experiment, workspace: Workspace) -> Localizer:
+    """The unified network of an experiment, calibrated on the rows that it had held out: nothing is trained for it."""
+    train, validation, _ = _learning(this, [protocols.load(protocol, this.rows) for protocol in this.protocols])
+    surveys = [joined(*rows) for rows in zip(train, validation, strict=True)]
+    return Localizer.of_network(run(this, workspace).estimator(), surveys, this.seed)
 
 
 # === Measuring it ===

@@ -21,15 +21,12 @@ STRONGEST = 0.0  # dBm
 # === Networks, as differentiable functions of one environment's scans ===
 
 
-def differentiable(
-    estimator: NetworkEstimator, transmitters: Sequence[str], origin: Sequence[float] = (0.0, 0.0)
-) -> Callable:
-    """A function from a tensor (n, t) dBm of these transmitters to a tensor (n, 2) metres.
+def differentiable(estimator: NetworkEstimator, transmitters: Sequence[str]) -> Callable:
+    """A function from a tensor (n, t) dBm of these transmitters to a tensor (n, 2) metres, in the network's frame.
 
     Args:
         estimator: a fitted network.
         transmitters: (t,) names; those that the network does not know do nothing.
-        origin: (east, north) metres that are added, for a network whose frame begins there.
     """
     names = pd.Index(transmitters, dtype=object)
     columns = names.get_indexer(pd.Index(estimator.transmitters, dtype=object))
@@ -41,8 +38,7 @@ def differentiable(
         silent = ops.full((rows, 1), np.nan)
         with_silent = ops.concatenate([rssi, silent], axis=1)
         inputs = ops.take(with_silent, columns, axis=1)
-        outputs = estimator.network(inputs, training=False)
-        return outputs["position"] + np.float32(origin)
+        return estimator.network(inputs, training=False)["position"]
 
     return locate
 

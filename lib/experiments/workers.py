@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from pathlib import Path
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Worker, as_completed, get_worker
+from distributed.protocol import pickle
 from tqdm import tqdm
 
 from lib import THREADS, paths, stderr_in
@@ -42,7 +44,9 @@ CONFIGURATION = {
 _FILES = sorted(paths.ROOT.glob("lib/**/*.py"))
 _RUNS_BY = f"{THREADS} {os.environ['KERAS_BACKEND']}"
 CODE = hashlib.sha256(_RUNS_BY.encode() + b"".join(path.read_bytes() for path in _FILES)).hexdigest()  # as imported
+COLLECT_AFTER = 30.0  # seconds
 _first_data: list[dict] = []  # on a worker: the `data_settings` that it was told first
+_collected = 0.0  # on a worker: when garbage was collected last, by the monotonic clock
 
 
 # === On a worker ===
@@ -75,22 +79,32 @@ def check_worker(workspace: Workspace, mark: str, code: str, data: dict, dask_wo
     os.environ.update(data)
 
 
-def on_worker(driver: dict, log: str, after: object, function: Callable, *arguments):
+def on_worker(driver: dict, log: str, after: object, task: bytes):
     """`function(*arguments)` on a worker that may be trusted.
 
     Args:
         driver: arguments of `check_worker`.
         log: the driver's TRAINING_LOG, see `store.log`; empty if it has none.
         after: the result of an earlier task, which Dask waits for, or None.
-        function, arguments: what to do.
+        task: function and arguments, pickled: the scheduler would unpickle them, too, and import TensorFlow for it.
     """
     check_worker(**driver)
     os.environ["TRAINING_LOG"] = log
-    if not gc.get_freeze_count():
-        gc.freeze()  # what was imported stays, and no collection need look through it
+    function, arguments = pickle.loads(task)
     result = function(*arguments)
-    gc.collect()  # networks lie in cycles, which Python by itself would leave in memory for many trainings more
+    _collect_garbage()
     return result
+
+
+def _collect_garbage() -> None:
+    """Free networks, which lie in cycles that Python by itself would leave in memory for many trainings more.
+
+    That takes as long as a small training, and is left out where it was done a moment ago.
+    """
+    global _collected
+    if time.monotonic() > _collected + COLLECT_AFTER:
+        gc.collect()
+        _collected = time.monotonic()
 
 
 # === On the driver ===
@@ -149,7 +163,7 @@ def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -
     this_time = uuid.uuid4().hex
     futures, names = {}, {}
     for place, (name, (function, arguments, after)) in enumerate(tasks.items()):
-        call = (on_worker, driver, log, futures.get(after), function, *arguments)
+        call = (on_worker, driver, log, futures.get(after), pickle.dumps((function, arguments)))
         futures[name] = client.submit(*call, key=f"{name}-{this_time}", priority=-place)
         names[futures[name].key] = name
     results, failed = {}, {}

@@ -224,7 +224,7 @@ def _usual_choice(layer: Neighbours | None) -> Choice:
 def _covers(alone: Stored, together: Stored) -> bool:
     """Whether there are new fingerprints at so many of the old places that these may be forgotten."""
     old_places = np.unique(together.of_place[together.is_old])
-    return bool(np.isin(old_places, alone.of_place).mean() >= COVERED)
+    return len(old_places) > 0 and bool(np.isin(old_places, alone.of_place).mean() >= COVERED)
 
 
 def _with_share(rows: HeldOut, usual: Choice) -> tuple[Choice, np.ndarray]:
