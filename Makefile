@@ -150,7 +150,7 @@ $(NOTEBOOKS): $(FIRST)
 $(BUILT)/05_explain_transfer.ipynb: $(BUILT)/03_transfer_learning.ipynb
 $(BUILT)/07_benchmark.ipynb: $(addprefix $(BUILT)/,$(addsuffix .ipynb,01_explore_rssi 03_transfer_learning 04_umlp \
 	05_explain_transfer 06_build_unified))
-# Not read, but recalled from there: a run is trained by one notebook at a time.
+# Not read, but recalled from there: two notebooks that begin together would both train what both have.
 $(BUILT)/08_use_localizer.ipynb: | $(BUILT)/06_build_unified.ipynb
 $(BUILT)/09_stress_localizer.ipynb: | $(BUILT)/04_umlp.ipynb $(BUILT)/06_build_unified.ipynb
 $(BUILT)/10_environments.ipynb: | $(BUILT)/03_transfer_learning.ipynb $(BUILT)/12_transfer_from_many.ipynb

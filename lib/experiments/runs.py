@@ -232,7 +232,7 @@ def fit_and_predict(
 
 
 def localizer(this: Experiment, workspace: Workspace) -> Localizer:
-    """The unified network of an experiment, calibrated on the rows that it had held out: nothing is trained for it."""
+    """The unified network of an experiment, calibrated on the rows that it had held out: nothing more is trained."""
     train, validation, _ = _learning(this, [protocols.load(protocol, this.rows) for protocol in this.protocols])
     surveys = [joined(*rows) for rows in zip(train, validation, strict=True)]
     return Localizer.of_network(run(this, workspace).estimator(), surveys, this.seed)

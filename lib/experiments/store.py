@@ -4,6 +4,7 @@ Comments, docstrings and layout of the code do not count. A run that was killed 
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -11,7 +12,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,20 +117,25 @@ def keep(
 ) -> Run:
     """Write a run beside its place and move it there whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".writing-"))
-    try:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".writing-") as scratch:
+        complete = Path(scratch) / "run"
+        complete.mkdir()
         if estimator.has_files:
-            (scratch / "estimator").mkdir()
-            estimator.save(scratch / "estimator")
-        estimator.curves.to_csv(scratch / "curves.csv", index=False)
-        np.savez_compressed(scratch / "located.npz", **located.arrays())
+            (complete / "estimator").mkdir()
+            estimator.save(complete / "estimator")
+        estimator.curves.to_csv(complete / "curves.csv", index=False)
+        np.savez_compressed(complete / "located.npz", **located.arrays())
         n_train = [int(count) for count in estimator.n_train]
         kept = {"key": key, "n_train": n_train, "seconds": seconds, "predict_us": predict_us}
-        (scratch / "run.json").write_text(json.dumps(kept, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        (complete / "run.json").write_text(json.dumps(kept, indent=2) + "\n")
+        if folder.is_dir():
+            with contextlib.suppress(FileNotFoundError):  # another process just did
+                folder.rename(Path(scratch) / "replaced")
+        try:
+            complete.rename(folder)
+        except OSError:
+            if kept_key(folder) != key:  # else another process finished the same run at this very moment
+                raise
     return Run(folder, model, _parted(located, counts), estimator.curves, n_train, seconds, predict_us)
 
 

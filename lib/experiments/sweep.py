@@ -1,8 +1,8 @@
 """Every network of the paper, protocol, seed and share of the training rows, on all cores or a cluster: `make sweep`.
 
 What was finished with the same data, settings and code is recalled. So another worker does the run of one that was
-killed, and what is started again trains what is missing and nothing else. Runs with all rows are those of notebooks 03
-and 04. Without DASK_SCHEDULER_ADDRESS the workers are processes of this machine.
+killed, and what is started again trains what is missing and nothing else. Some of the runs with all rows are those of
+notebooks 03 and 04. Without DASK_SCHEDULER_ADDRESS the workers are processes of this machine.
 """
 
 import argparse
@@ -85,7 +85,9 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=PROTOCOLS, help="default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS, help="default: those of notebook 03")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=SEEDS, help="default: 0, 1 and 2; the benchmark has five"
+    )
     parser.add_argument("--shares", nargs="+", type=float, default=SHARES, help="of the training rows, each up to 1")
     parser.add_argument("--workers", type=int, help="on this machine; the default is one for each core")
     parser.set_defaults(**settings.sweep())

@@ -23,7 +23,7 @@ from pathlib import Path
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, Worker, as_completed, get_worker
-from distributed.protocol import pickle
+from distributed.protocol.pickle import dumps, loads
 from tqdm import tqdm
 
 from lib import THREADS, paths, stderr_in
@@ -44,7 +44,7 @@ CONFIGURATION = {
 _FILES = sorted(paths.ROOT.glob("lib/**/*.py"))
 _RUNS_BY = f"{THREADS} {os.environ['KERAS_BACKEND']}"
 CODE = hashlib.sha256(_RUNS_BY.encode() + b"".join(path.read_bytes() for path in _FILES)).hexdigest()  # as imported
-COLLECT_AFTER = 30.0  # seconds
+COLLECT_AFTER = 30.0  # seconds without a collection of garbage
 _first_data: list[dict] = []  # on a worker: the `data_settings` that it was told first
 _collected = 0.0  # on a worker: when garbage was collected last, by the monotonic clock
 
@@ -90,14 +90,13 @@ def on_worker(driver: dict, log: str, after: object, task: bytes):
     """
     check_worker(**driver)
     os.environ["TRAINING_LOG"] = log
-    function, arguments = pickle.loads(task)
-    result = function(*arguments)
     _collect_garbage()
-    return result
+    function, arguments = loads(task)
+    return function(*arguments)
 
 
 def _collect_garbage() -> None:
-    """Free networks, which lie in cycles that Python by itself would leave in memory for many trainings more.
+    """Free the networks of earlier tasks, in cycles that Python would leave in memory for many trainings more.
 
     That takes as long as a small training, and is left out where it was done a moment ago.
     """
@@ -163,7 +162,7 @@ def hand_out(tasks: Mapping[str, tuple], workspace: Workspace, client: Client) -
     this_time = uuid.uuid4().hex
     futures, names = {}, {}
     for place, (name, (function, arguments, after)) in enumerate(tasks.items()):
-        call = (on_worker, driver, log, futures.get(after), pickle.dumps((function, arguments)))
+        call = (on_worker, driver, log, futures.get(after), dumps((function, arguments)))
         futures[name] = client.submit(*call, key=f"{name}-{this_time}", priority=-place)
         names[futures[name].key] = name
     results, failed = {}, {}

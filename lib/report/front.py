@@ -219,7 +219,7 @@ def transfer(found: Results) -> str:
 def environments(found: Results) -> str:
     """How the unified network compares with the best baseline in every environment."""
     ratios = found["environments_ratios"]
-    ours = ratios[ratios["model"] == OURS]
+    ours = ratios[ratios["model"] == "unified_alone"]
     lower = ours[ours["ratio"] < 1]
     text = (
         "**{lead}** Its mean error is {lowest} to {highest} times that of the best of four baselines, chosen with the "

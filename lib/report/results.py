@@ -194,8 +194,16 @@ def read_errors(workspace: Workspace, row: pd.Series | dict, array: str = "error
 
     Raises:
         KeyError: if there is no such array: `right_place` is of models that predict building or floor.
+        ValueError: if the file is of another run, which had the same name.
     """
-    with np.load(_errors_file(workspace, row)) as file:
+    path = _errors_file(workspace, row)
+    with np.load(path) as file:
+        mean = file["error_m"].mean()
+        if not np.isclose(mean, row["mean_m"], rtol=1e-6):
+            raise ValueError(
+                f"{path}: expected errors with the mean of the result row, {row['mean_m']:g} m. Received: {mean:g} m. "
+                "Another run wrote them: run the notebook of the row again"
+            )
         return file[array]
 
 

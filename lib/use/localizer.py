@@ -168,7 +168,7 @@ class Localizer(Estimator):
         require_rows(train, validation)
         surveys, shifted = [], []
         for first, second in zip(train, validation, strict=True):
-            rows = _audible(joined(first, second))
+            rows = audible(joined(first, second))
             surveys.append(rows)
             shifted.append(_shifted(rows, _corner(rows)))
         nothing = [rows[:0] for rows in shifted]
@@ -283,7 +283,7 @@ class Localizer(Estimator):
         _require_labels(environment, fingerprints)
         number = self.environments.index(environment)
         position = _in_frame(environment.frame, fingerprints)
-        rows = dataclasses.replace(_audible(fingerprints), position=position[fingerprints.heard.any(axis=1)])
+        rows = dataclasses.replace(audible(fingerprints), position=position[fingerprints.heard.any(axis=1)])
         shifted = dataclasses.replace(rows, position=rows.position - np.array(environment.origin))
         result = copy.copy(self)
         result.unified, told = updated(self.unified, number, shifted, seed)
@@ -552,7 +552,7 @@ def _for_each(value, count: int, setting: str) -> list:
     return list(value)
 
 
-def _audible(survey: FingerprintSet) -> FingerprintSet:
+def audible(survey: FingerprintSet) -> FingerprintSet:
     """The rows that hear a transmitter, with the transmitters that a row hears."""
     rows = survey[survey.heard.any(axis=1)]
     used = rows.heard.any(axis=0)

@@ -403,6 +403,17 @@ def test_the_unified_network_tests_on_test_rows_and_validates_on_rows_it_did_not
         assert rows[0]["floor_hit"] is not None and rows[1]["floor_hit"] is None
 
 
+def test_a_network_becomes_a_localizer_without_another_training(environments, workspace, quick_fit, monkeypatch):
+    experiment = runs.experiment("unified", ["pooled", "random"], 0, settings=TINY | {"folds": 2})
+    done = runs.run(experiment, workspace)
+    monkeypatch.setattr(training, "fit", None)
+    localizer = runs.localizer(experiment, workspace)
+    parts = protocols.load("pooled", settings.rows())
+    assert 0 < len(localizer.held_out[0].rows) <= len(parts.train) + len(parts.validation)
+    assert localizer.predict(parts.test.scans).position == pytest.approx(done.located[0].position, abs=1e-3)
+    assert [environment.name for environment in localizer.environments] == ["ujiindoorloc", "lorawan_antwerp"]
+
+
 def test_a_label_stands_for_the_models_name(environments, workspace):
     experiment = runs.experiment("knn_sorensen", ["random"], None, label="nearest")
     (row,) = runs.result_rows(experiment, workspace)

@@ -117,7 +117,7 @@ def test_transfer_is_compared_with_what_learnt_nothing(transferred, lead):
 
 @pytest.mark.parametrize(("highest", "lead"), [(1.05, "serves further environments"), (1.4, "not always the best")])
 def test_environments_are_compared_with_the_best_baseline(highest, lead):
-    ratios = pd.DataFrame({"model": ["unified", "unified", "extra_trees"], "ratio": [0.8, highest, 9.0]})
+    ratios = pd.DataFrame({"model": ["unified_alone", "unified_alone", "extra_trees"], "ratio": [0.8, highest, 9.0]})
     text = front.environments({"environments_ratios": ratios})
     assert lead in text and "it is lower in 1 of 2." in text
 
@@ -142,7 +142,7 @@ def test_findings_without_results_are_left_out_and_five_are_enough():
     found = {"benchmark": benchmark(), "comparisons": comparisons("better")}
     assert front.findings(found).count("- **") == 2
     found["transfer_controls"] = controls(9.5)
-    found["environments_ratios"] = pd.DataFrame({"model": ["unified"], "ratio": [0.8]})
+    found["environments_ratios"] = pd.DataFrame({"model": ["unified_alone"], "ratio": [0.8]})
     found["coverage"] = pd.DataFrame(
         {"level": [0.9], "coverage": [0.9], "protocol": ["random"], "held_out": ["rows"], "as_asked": [True]}
     )
