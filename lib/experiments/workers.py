@@ -40,6 +40,7 @@ CONFIGURATION = {
     "distributed.worker.memory.pause": False,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
     "distributed.worker.profile.enabled": False,  # a hundred looks a second at what a worker does, for a dashboard
+    "distributed.admin.tick.interval": "1s",  # not fifty looks a second at whether anything is stuck
 }
 _FILES = sorted(paths.ROOT.glob("lib/**/*.py"))
 _RUNS_BY = f"{THREADS} {os.environ['KERAS_BACKEND']}"

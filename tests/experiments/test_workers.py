@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import pytest
+from distributed import Client
 
 from lib import paths
 from lib.experiments import workers
@@ -117,17 +118,22 @@ def test_local_workers_keep_the_memory_that_the_next_batch_needs(monkeypatch):
 
 
 def test_each_gives_what_a_notebooks_function_returns_in_order(scheduler_address, workspace):
+    from lib.models import training
+
     factor = 10  # a function of a notebook goes to the workers with what it names
 
     def times(number):
         if number < 0:
             raise ValueError("below zero")
-        return factor * number, os.getpid()
+        return factor * number, os.getpid(), training.__name__
 
     with dask.config.set({"scheduler-address": scheduler_address}):
         answers = workers.each(times, [(3,), (1,), (2,)], workspace)
         message = r"1 trainings failed, the others are kept\n-1: ValueError\('below zero'\)"
         with pytest.raises(RuntimeError, match=message):
             workers.each(times, [(1,), (-1,)], workspace)
-    assert [number for number, _ in answers] == [30, 10, 20]
-    assert os.getpid() not in {process for _, process in answers}
+    assert [number for number, *_ in answers] == [30, 10, 20]
+    assert os.getpid() not in {process for _, process, _ in answers}
+    with Client(scheduler_address) as client:
+        loaded = client.run_on_scheduler(lambda: "tensorflow" in sys.modules)
+    assert not loaded, "the scheduler imported what a task names"

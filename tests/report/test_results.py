@@ -103,6 +103,13 @@ def test_error_of_every_row_can_be_read_again(indoor, workspace, seed):
     assert len(results.read_errors(workspace, results.read(workspace.results / "benchmark.csv").iloc[0])) == 200
 
 
+def test_errors_of_another_run_of_the_same_name_are_refused(workspace, indoor):
+    row = results.evaluated(indoor, moved(indoor), "unified", 0, workspace, **COSTS)
+    results.evaluated(indoor, moved(indoor, 6, 8), "unified", 0, workspace, **COSTS)
+    with pytest.raises(ValueError, match=r"mean of the result row, 5 m\. Received: 10 m\. Another run"):
+        results.read_errors(workspace, row)
+
+
 def test_what_a_model_does_not_give_is_left_empty(indoor, workspace):
     row = results.evaluated(indoor, moved(indoor), "umlp", 0, workspace, **COSTS)
     assert [row[name] for name in ("building_hit", "floor_hit", "epochs")] == [None] * 3
