@@ -31,7 +31,7 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_tile")  # that decide how
 VERSIONS = ("tensorflow", "keras", "numpy", "pandas", "scikit-learn", "lightgbm")
 NOTEBOOK_COLUMNS = ["notebook", "seconds", "trained", "recalled"]
 CONFIDENCE = 0.95
-COMPARED = ("benchmark", "umlp", "transfer_controls", "environments")  # results that do not depend on the profile
+COMPARED = ("benchmark", "umlp", "transfer_controls")  # results that do not depend on the profile
 
 
 # === What a run took ===
