@@ -32,6 +32,7 @@ MODELS = {
     "unified": "unified (ours)",
 }
 OURS, NEAREST, TREES, PAPERS = "unified", "knn_sorensen", "extra_trees", "encoder_tl"
+OURS_ALONE = "unified_alone"  # the network of one environment, in notebook 10
 PROTOCOLS = {
     "pooled": "random scans of the campus",
     "official": "other phones, months later",
@@ -219,7 +220,7 @@ def transfer(found: Results) -> str:
 def environments(found: Results) -> str:
     """How the unified network compares with the best baseline in every environment."""
     ratios = found["environments_ratios"]
-    ours = ratios[ratios["model"] == "unified_alone"]
+    ours = ratios[ratios["model"] == OURS_ALONE]
     lower = ours[ours["ratio"] < 1]
     text = (
         "**{lead}** Its mean error is {lowest} to {highest} times that of the best of four baselines, chosen with the "
